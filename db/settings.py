@@ -1,0 +1,131 @@
+"""Settings of every service, read from `FONOTECA_*` environment variables.
+
+Unset addresses mean the embedded stack: `fonoteca up` writes the addresses of its servers to
+`<home>/stack.json`, and any command started with the same `FONOTECA_HOME` finds them there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+STACK_FILE_NAME = "stack.json"
+
+
+class SettingMissing(Exception):
+    """A command needs an address that is neither set nor found in a running embedded stack."""
+
+
+def default_home() -> Path:
+    """Where the embedded stack keeps its data.
+
+    root gets /var/lib/fonoteca, because PostgreSQL refuses to run as root and the unprivileged user it
+    runs as cannot reach folders under /root.
+    """
+    if os.geteuid() == 0:
+        return Path("/var/lib/fonoteca")
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "fonoteca"
+
+
+class Settings(BaseSettings):
+    """One field per `FONOTECA_<NAME>` variable."""
+
+    model_config = SettingsConfigDict(env_prefix="FONOTECA_", extra="ignore")
+
+    home: Path = Field(default_factory=default_home)
+    """Folder of the embedded stack: its databases, media and log files."""
+
+    database_url: str | None = None
+    """PostgreSQL address, e.g. postgresql://user:password@host/fonoteca. Unset: the embedded server's."""
+
+    redis_url: str | None = None
+    """Redis or Valkey address: redis://, rediss:// or unix://. Unset: the embedded server's."""
+
+    storage_url: str | None = None
+    """Object store for media: file:///folder or s3://bucket/prefix. Unset: a folder of the embedded stack."""
+
+    upload_dir: Path | None = None
+    """Folder where the API gathers unfinished uploads. Unset: `uploads` under `home`.
+    Several API hosts must share it."""
+
+    model: str = str(PROJECT_ROOT / "models" / "demo")
+    """Folder of the checkpoint that the GPU worker opens."""
+
+    device: str = "auto"
+    """Where the model runs: cpu, cuda, cuda:1 ... `auto` takes CUDA where there is one."""
+
+    dtype: str = "auto"
+    """Weights' type: float32, bfloat16, float16. `auto`: bfloat16 on CUDA, float32 on a CPU."""
+
+    gpu_batch_segments: int = Field(default=16, ge=1, le=512)
+    """Most segments that one claim of a GPU worker takes."""
+
+    lease_s: float = Field(default=60.0, gt=0)
+    """A worker that has not renewed its lease for so long counts as dead, and its claims go back."""
+
+    claim_limit_s: float = Field(default=3600.0, gt=0)
+    """Longest that one claim may run; past it the worker stops renewing its lease."""
+
+    max_attempts: int = Field(default=3, ge=1)
+    """Times that a recording is split, or a segment transcribed, before it fails for good."""
+
+    sweep_interval_s: float = Field(default=15.0, gt=0)
+    """Seconds between two sweeps (dead claims, lost wake-ups, expired uploads)."""
+
+    upload_expiry_h: float = Field(default=72.0, gt=0)
+    """Hours without a new byte after which an unfinished upload is removed."""
+
+    max_upload_bytes: int = Field(default=200 * 2**30, gt=0)
+    """Largest media file accepted."""
+
+    @cached_property
+    def stack(self) -> dict[str, Any]:
+        """What a running embedded stack wrote about itself; empty where there is none."""
+        try:
+            content: dict[str, Any] = json.loads((self.home / STACK_FILE_NAME).read_text())
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return {}
+        return content
+
+    def _address(self, name: str) -> str:
+        value = getattr(self, name) or self.stack.get(name)
+        if not value:
+            raise SettingMissing(
+                f"FONOTECA_{name.upper()} is not set and no embedded stack runs in {self.home}: "
+                f"set it, or start one with `fonoteca up`"
+            )
+        return str(value)
+
+    def require_database_url(self) -> str:
+        """Address of PostgreSQL as SQLAlchemy reads it (driver psycopg 3).
+
+        Raises:
+            SettingMissing: neither the variable nor a running embedded stack.
+        """
+        url = self._address("database_url")
+        for prefix in ("postgresql://", "postgres://"):
+            if url.startswith(prefix):
+                return "postgresql+psycopg://" + url.removeprefix(prefix)
+        return url
+
+    def require_redis_url(self) -> str:
+        """Address of Redis as redis-py reads it. Raises SettingMissing as above."""
+        return self._address("redis_url")
+
+    def require_storage_url(self) -> str:
+        """Address of the object store. Raises SettingMissing as above."""
+        return self._address("storage_url")
+
+    def require_upload_dir(self) -> Path:
+        """The folder for unfinished uploads, made where it is missing."""
+        folder = Path(self.upload_dir or self.stack.get("upload_dir") or self.home / "uploads")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
