@@ -1,0 +1,76 @@
+"""The object store: original media and working copies, by key, in a local folder or a bucket.
+
+Addresses: `file:///folder`, `s3://bucket/prefix` (and what else obstore speaks: gs://, az://); credentials come
+from the provider's own environment variables.
+"""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import BinaryIO, cast
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import NotFoundError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+READ_BUFFER_BYTES = 1 << 20
+"""Bytes fetched per range request while a file is read."""
+
+
+def original_key(broadcaster_id: int, recording_id: uuid.UUID) -> str:
+    """Key of a recording's media as it was submitted."""
+    return f"{broadcaster_id}/{recording_id}/original"
+
+
+def working_copy_key(broadcaster_id: int, recording_id: uuid.UUID, attempt: int) -> str:
+    """Key of the 16 kHz mono copy that one split attempt writes. Each attempt has a key of its own, so that
+    a worker given up for dead cannot overwrite the copy that its successor's segments refer to."""
+    return f"{broadcaster_id}/{recording_id}/working-{attempt}.flac"
+
+
+class MediaMissing(Exception):
+    """The database names a key that the object store does not hold."""
+
+
+class MediaStore:
+    """Objects by key. Safe to share between threads; make one after a fork, not before."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._store: ObjectStore
+        if url.startswith("file://"):
+            folder = Path(unquote(urlsplit(url).path))
+            self._store = LocalStore(folder, mkdir=True, automatic_cleanup=True)
+        else:
+            self._store = from_url(url)
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Store a file's bytes under `key`, replacing what was there. Large files go up in parts."""
+        obstore.put(self._store, key, path)
+
+    def open(self, key: str) -> BinaryIO:
+        """A seekable reader that fetches ranges as it is read.
+
+        Raises:
+            MediaMissing: no such object.
+        """
+        try:
+            reader = obstore.open_reader(self._store, key, buffer_size=READ_BUFFER_BYTES)
+        except (NotFoundError, FileNotFoundError) as error:
+            raise MediaMissing(
+                f"{key} is not in the object store {self.url}: it was removed, or the address changed"
+            ) from error
+        return cast("BinaryIO", reader)
+
+    def delete(self, key: str) -> None:
+        """Remove an object; nothing happens where there is none."""
+        try:
+            obstore.delete(self._store, key)
+        except (NotFoundError, FileNotFoundError):
+            return
+
+    def check(self) -> None:
+        """Raise what the store raises when it cannot be reached."""
+        obstore.list_with_delimiter(self._store, prefix="health-check")

@@ -1,0 +1,637 @@
+"""Every query that moves work: claims, results, failures, and the sweep. Reviewed here once for locking.
+
+Rules that all of them keep:
+
+* Rows are the queue. A claim takes rows with FOR UPDATE SKIP LOCKED, so that claimers never wait for each other.
+* `attempt` fences. Each claim raises it; a result is stored only `WHERE attempt = <the claim's> AND
+  state = 'running'`. A worker that was given up for dead and wakes later finds nothing to update.
+* Lock order: segments that are one's own, then transcripts in order of id, then recordings in order of id.
+* Nothing here sends a message: callers do that after the commit.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from db.events import add_events
+from db.liveness import DEAD_WORKERS_SQL
+from db.states import AttemptOutcome
+from db.work import (
+    CoverageError,
+    Failure,
+    ModelBinding,
+    NewTranscript,
+    SegmentClaim,
+    SegmentResult,
+    SplitClaim,
+    Swept,
+    Waiting,
+)
+
+ISOLATE_AFTER_LOSSES = 2
+"""A segment whose worker died so often is claimed alone from then on: if it kills again, it kills only itself."""
+
+MAX_LOSSES = 5
+"""A segment, or a recording in splitting, whose worker died so often fails for good."""
+
+
+# --- splitting -------------------------------------------------------------------------------------------
+
+
+def claim_recording(connection: Connection, worker_id: int) -> SplitClaim | None:
+    """Take one received recording to split: highest priority first, then the one that waits longest."""
+    row = connection.execute(
+        text(
+            """
+            UPDATE recordings r
+            SET state = 'splitting', attempt = r.attempt + 1, worker_id = :worker_id, updated_at = now()
+            WHERE r.id = (
+                SELECT c.id FROM recordings c JOIN batches b ON b.id = c.batch_id
+                WHERE c.state = 'received'
+                ORDER BY array_position(ARRAY['urgent', 'normal', 'archive'], b.priority), c.received_at, c.id
+                LIMIT 1 FOR UPDATE OF c SKIP LOCKED)
+            RETURNING r.id, r.broadcaster_id, r.name, r.media_key, r.attempt
+            """
+        ),
+        {"worker_id": worker_id},
+    ).one_or_none()
+    if row is None:
+        return None
+    connection.execute(
+        text(
+            "INSERT INTO attempts (broadcaster_id, recording_id, attempt, worker_id) "
+            "VALUES (:broadcaster_id, :recording_id, :attempt, :worker_id)"
+        ),
+        {
+            "broadcaster_id": row.broadcaster_id,
+            "recording_id": row.id,
+            "attempt": row.attempt,
+            "worker_id": worker_id,
+        },
+    )
+    return SplitClaim(row.id, row.broadcaster_id, row.name, row.media_key, row.attempt)
+
+
+def _hold_split(connection: Connection, claim: SplitClaim, worker_id: int) -> bool:
+    """Lock the claimed recording. False when the claim is no longer ours."""
+    held: int | None = connection.scalar(
+        text(
+            "SELECT 1 FROM recordings WHERE id = :id AND state = 'splitting' AND attempt = :attempt "
+            "AND worker_id = :worker_id FOR NO KEY UPDATE"
+        ),
+        {"id": claim.recording_id, "attempt": claim.attempt, "worker_id": worker_id},
+    )
+    return held == 1
+
+
+def _end_split_attempt(
+    connection: Connection,
+    claim: SplitClaim,
+    outcome: AttemptOutcome,
+    failure: Failure | None = None,
+) -> None:
+    connection.execute(
+        text(
+            "UPDATE attempts SET outcome = :outcome, error_code = :code, error_message = :message, "
+            "finished_at = now() WHERE recording_id = :id AND segment_id IS NULL AND attempt = :attempt"
+        ),
+        {
+            "outcome": outcome.value,
+            "code": failure.code if failure else None,
+            "message": failure.reason if failure else None,
+            "id": claim.recording_id,
+            "attempt": claim.attempt,
+        },
+    )
+
+
+def check_tiling(transcript: NewTranscript) -> None:
+    """Raise CoverageError unless segments and gaps cover [0, duration) once, without hole or overlap."""
+    spans = sorted([*transcript.segments, *((gap.start_sample, gap.end_sample) for gap in transcript.gaps)])
+    position = 0
+    for start_sample, end_sample in spans:
+        if start_sample != position or end_sample <= start_sample:
+            raise CoverageError(
+                f"span {start_sample}..{end_sample} does not start at {position}, where the last one ended"
+            )
+        position = end_sample
+    if position != transcript.duration_samples:
+        raise CoverageError(f"spans end at sample {position}, the recording at {transcript.duration_samples}")
+
+
+def store_split(connection: Connection, claim: SplitClaim, worker_id: int, found: NewTranscript) -> bool:
+    """Store a recording's segments and gaps, and put the segments in the queue.
+
+    Returns:
+        False when the claim is no longer ours: nothing was stored, and the caller's working copy is an orphan.
+
+    Raises:
+        CoverageError: see `check_tiling`.
+    """
+    check_tiling(found)
+    if not _hold_split(connection, claim, worker_id):
+        return False
+    connection.execute(
+        text(
+            "UPDATE recordings SET state = 'transcribing', worker_id = NULL, duration_samples = :duration, "
+            "working_copy_key = :key, media_info = CAST(:info AS jsonb), updated_at = now() WHERE id = :id"
+        ),
+        {
+            "id": claim.recording_id,
+            "duration": found.duration_samples,
+            "key": found.working_copy_key,
+            "info": json.dumps(found.media_info),
+        },
+    )
+    transcript_id = connection.scalar(
+        text(
+            """
+            INSERT INTO transcripts (broadcaster_id, recording_id, is_current, splitter_version,
+                                     code_version, duration_samples)
+            VALUES (:broadcaster_id, :recording_id,
+                    NOT EXISTS (SELECT FROM transcripts WHERE recording_id = :recording_id AND is_current),
+                    :splitter_version, :code_version, :duration_samples)
+            RETURNING id
+            """
+        ),
+        {
+            "broadcaster_id": claim.broadcaster_id,
+            "recording_id": claim.recording_id,
+            "splitter_version": found.splitter_version,
+            "code_version": found.code_version,
+            "duration_samples": found.duration_samples,
+        },
+    )
+    owner = {
+        "broadcaster_id": claim.broadcaster_id,
+        "recording_id": claim.recording_id,
+        "transcript_id": transcript_id,
+    }
+    connection.execute(
+        text(
+            """
+            INSERT INTO segments (broadcaster_id, recording_id, transcript_id, index, start_sample,
+                                  end_sample, priority)
+            SELECT :broadcaster_id, :recording_id, :transcript_id, s.ordinal - 1, s.start_sample, s.end_sample,
+                   (SELECT array_position(ARRAY['urgent', 'normal', 'archive'], b.priority) - 1
+                    FROM batches b JOIN recordings r ON r.batch_id = b.id WHERE r.id = :recording_id)
+            FROM unnest(CAST(:starts AS bigint[]), CAST(:ends AS bigint[]))
+                 WITH ORDINALITY AS s(start_sample, end_sample, ordinal)
+            """
+        ),
+        owner | {"starts": [s for s, _ in found.segments], "ends": [e for _, e in found.segments]},
+    )
+    connection.execute(
+        text(
+            """
+            INSERT INTO gaps (broadcaster_id, transcript_id, kind, start_sample, end_sample, reason)
+            SELECT :broadcaster_id, :transcript_id, g.kind, g.start_sample, g.end_sample, g.reason
+            FROM unnest(CAST(:kinds AS text[]), CAST(:starts AS bigint[]), CAST(:ends AS bigint[]),
+                        CAST(:reasons AS text[])) AS g(kind, start_sample, end_sample, reason)
+            """
+        ),
+        owner
+        | {
+            "kinds": [gap.kind.value for gap in found.gaps],
+            "starts": [gap.start_sample for gap in found.gaps],
+            "ends": [gap.end_sample for gap in found.gaps],
+            "reasons": [gap.reason for gap in found.gaps],
+        },
+    )
+    _end_split_attempt(connection, claim, AttemptOutcome.DONE)
+    assert transcript_id is not None
+    finish_transcripts(connection, [transcript_id])
+    return True
+
+
+def fail_split(
+    connection: Connection, claim: SplitClaim, worker_id: int, failure: Failure, *, max_attempts: int
+) -> bool:
+    """Record that splitting failed. A retryable failure puts the recording back until `max_attempts`.
+
+    Returns:
+        False when the claim is no longer ours and nothing was changed.
+    """
+    if not _hold_split(connection, claim, worker_id):
+        return False
+    _end_split_attempt(connection, claim, AttemptOutcome.FAILED, failure)
+    if failure.retryable and claim.attempt < max_attempts:
+        connection.execute(
+            text(
+                "UPDATE recordings SET state = 'received', worker_id = NULL, updated_at = now() WHERE id = :id"
+            ),
+            {"id": claim.recording_id},
+        )
+        return True
+    fail_recordings(connection, [claim.recording_id], failure.code, failure.reason)
+    return True
+
+
+def fail_recordings(
+    connection: Connection, recording_ids: Sequence[uuid.UUID], code: str, reason: str
+) -> None:
+    """Mark recordings failed, with the reason a person reads, and write their events."""
+    rows = connection.execute(
+        text(
+            """
+            UPDATE recordings SET state = 'failed', worker_id = NULL, failure_code = :code,
+                   failure_reason = :reason, updated_at = now(), finished_at = now()
+            WHERE id = ANY(:ids) RETURNING id, batch_id, broadcaster_id, name
+            """
+        ),
+        {"ids": list(recording_ids), "code": code, "reason": reason},
+    ).all()
+    add_events(
+        connection,
+        [
+            (row.broadcaster_id, row.batch_id, row.id, "recording.failed", {"name": row.name, "code": code})
+            for row in rows
+        ],
+    )
+
+
+# --- transcribing ----------------------------------------------------------------------------------------
+
+# Segments that their workers died over wait until nothing else does, and are then taken one at a time.
+_PENDING_SQL = """
+    SELECT s.id, s.transcript_id FROM segments s JOIN transcripts t ON t.id = s.transcript_id
+    WHERE s.state = 'pending' AND (t.model_id IS NULL OR t.model_id = :model_id)
+      AND s.losses {losses}
+    ORDER BY s.priority, s.id LIMIT :limit FOR UPDATE OF s SKIP LOCKED
+"""
+
+
+def claim_segments(
+    connection: Connection, worker_id: int, binding: ModelBinding, *, limit: int
+) -> list[SegmentClaim]:
+    """Take up to `limit` pending segments, from whichever recordings they come.
+
+    Transcripts that no model has begun are bound to `binding`; segments of transcripts that another model
+    has begun are left to it. Returns the claims in order of length, so that a batch pads little.
+    """
+    parameters = {"model_id": binding.model_id, "losses": ISOLATE_AFTER_LOSSES}
+    picked = connection.execute(
+        text(_PENDING_SQL.format(losses="< :losses")), parameters | {"limit": limit}
+    ).all()
+    if not picked:
+        picked = connection.execute(
+            text(_PENDING_SQL.format(losses=">= :losses")), parameters | {"limit": 1}
+        ).all()
+    if not picked:
+        return []
+    bound = _bind_transcripts(connection, sorted({row.transcript_id for row in picked}), binding)
+    rows = connection.execute(
+        text(
+            """
+            WITH claimed AS (
+                UPDATE segments SET state = 'running', attempt = attempt + 1, worker_id = :worker_id
+                WHERE id = ANY(:ids)
+                RETURNING id, attempt, broadcaster_id, recording_id, start_sample, end_sample
+            ), noted AS (
+                INSERT INTO attempts (broadcaster_id, recording_id, segment_id, attempt, worker_id)
+                SELECT broadcaster_id, recording_id, id, attempt, :worker_id FROM claimed
+            )
+            SELECT c.id, c.attempt, c.recording_id, r.name, r.working_copy_key, c.start_sample, c.end_sample
+            FROM claimed c JOIN recordings r ON r.id = c.recording_id
+            ORDER BY c.end_sample - c.start_sample, c.id
+            """
+        ),
+        {"worker_id": worker_id, "ids": [row.id for row in picked if row.transcript_id in bound]},
+    )
+    return [SegmentClaim(*row) for row in rows]
+
+
+def _bind_transcripts(
+    connection: Connection, transcript_ids: Sequence[uuid.UUID], binding: ModelBinding
+) -> set[uuid.UUID]:
+    """Bind the unbound among these transcripts to a model; return those that are this model's afterwards."""
+    unbound = connection.scalars(
+        text(
+            "SELECT id FROM transcripts WHERE id = ANY(:ids) AND model_id IS NULL ORDER BY id FOR NO KEY UPDATE"
+        ),
+        {"ids": list(transcript_ids)},
+    ).all()
+    if unbound:
+        connection.execute(
+            text(
+                "UPDATE transcripts SET model_id = :model_id, prompt = :prompt, "
+                "decode_settings = CAST(:settings AS jsonb) "
+                "WHERE id = ANY(:ids)"
+            ),
+            {
+                "ids": list(unbound),
+                "model_id": binding.model_id,
+                "prompt": binding.prompt,
+                "settings": json.dumps(binding.decode_settings),
+            },
+        )
+    return set(
+        connection.scalars(
+            text("SELECT id FROM transcripts WHERE id = ANY(:ids) AND model_id = :model_id"),
+            {"ids": list(transcript_ids), "model_id": binding.model_id},
+        )
+    )
+
+
+def store_results(connection: Connection, worker_id: int, results: Iterable[SegmentResult]) -> int:
+    """Store the texts of claimed segments, and finish the transcripts whose last segment this was.
+
+    Returns:
+        How many were stored. Fewer than given means that some claims had been taken back meanwhile:
+        those results are dropped, another worker's stand.
+    """
+    payload = [
+        {
+            "id": result.segment_id,
+            "attempt": result.attempt,
+            "text": result.text,
+            "token_ids": list(result.token_ids),
+            "token_logprobs": list(result.token_logprobs),
+            "mean_logprob": result.mean_logprob,
+            "flags": list(result.flags),
+        }
+        for result in results
+    ]
+    transcript_ids = connection.scalars(
+        text(
+            """
+            WITH given AS (
+                SELECT * FROM jsonb_to_recordset(CAST(:payload AS jsonb)) AS g(
+                    id bigint, attempt int, text text, token_ids int[], token_logprobs real[],
+                    mean_logprob real, flags text[])
+            ), stored AS (
+                UPDATE segments s
+                SET state = 'done', worker_id = NULL, text = g.text, token_ids = g.token_ids,
+                    token_logprobs = g.token_logprobs, mean_logprob = g.mean_logprob, flags = g.flags,
+                    finished_at = now()
+                FROM given g
+                WHERE s.id = g.id AND s.attempt = g.attempt AND s.state = 'running' AND s.worker_id = :worker_id
+                RETURNING s.id, s.attempt, s.recording_id, s.transcript_id
+            ), noted AS (
+                UPDATE attempts a SET outcome = 'done', finished_at = now()
+                FROM stored s
+                WHERE a.recording_id = s.recording_id AND a.segment_id = s.id AND a.attempt = s.attempt
+            )
+            SELECT transcript_id FROM stored
+            """
+        ),
+        {"payload": json.dumps(payload), "worker_id": worker_id},
+    ).all()
+    finish_transcripts(connection, set(transcript_ids))
+    return len(transcript_ids)
+
+
+def fail_segment(
+    connection: Connection,
+    worker_id: int,
+    claim: SegmentClaim,
+    failure: Failure,
+    *,
+    max_attempts: int,
+) -> bool:
+    """Record that a segment's attempt failed; a retryable failure puts it back until `max_attempts`.
+
+    Returns:
+        False when the claim is no longer ours and nothing was changed.
+    """
+    row = connection.execute(
+        text(
+            """
+            UPDATE segments
+            SET failures = failures + 1, worker_id = NULL,
+                state = CASE WHEN :retryable AND failures + 1 < :max_attempts THEN 'pending' ELSE 'failed' END,
+                failure_code = :code, failure_reason = :reason,
+                finished_at = CASE WHEN :retryable AND failures + 1 < :max_attempts THEN NULL ELSE now() END
+            WHERE id = :id AND attempt = :attempt AND state = 'running' AND worker_id = :worker_id
+            RETURNING transcript_id
+            """
+        ),
+        {
+            "id": claim.segment_id,
+            "attempt": claim.attempt,
+            "worker_id": worker_id,
+            "retryable": failure.retryable,
+            "max_attempts": max_attempts,
+            "code": failure.code,
+            "reason": failure.reason,
+        },
+    ).one_or_none()
+    if row is None:
+        return False
+    connection.execute(
+        text(
+            "UPDATE attempts SET outcome = 'failed', error_code = :code, error_message = :reason, "
+            "finished_at = now() WHERE recording_id = :recording_id AND segment_id = :id AND attempt = :attempt"
+        ),
+        {
+            "recording_id": claim.recording_id,
+            "id": claim.segment_id,
+            "attempt": claim.attempt,
+            "code": failure.code,
+            "reason": failure.reason,
+        },
+    )
+    finish_transcripts(connection, [row.transcript_id])
+    return True
+
+
+def return_claims(connection: Connection, worker_id: int) -> int:
+    """Give back everything this worker holds, unfinished, without counting it against the work.
+
+    Returns:
+        How many recordings and segments went back.
+    """
+    segments = connection.execute(
+        text(
+            "UPDATE segments SET state = 'pending', worker_id = NULL WHERE state = 'running' AND worker_id = :id"
+        ),
+        {"id": worker_id},
+    )
+    recordings = connection.execute(
+        text(
+            "UPDATE recordings SET state = 'received', worker_id = NULL, updated_at = now() "
+            "WHERE state = 'splitting' AND worker_id = :id"
+        ),
+        {"id": worker_id},
+    )
+    connection.execute(
+        text(
+            "UPDATE attempts SET outcome = 'returned', finished_at = now() "
+            "WHERE outcome = 'running' AND worker_id = :id"
+        ),
+        {"id": worker_id},
+    )
+    return segments.rowcount + recordings.rowcount
+
+
+# --- finishing -------------------------------------------------------------------------------------------
+
+
+def finish_transcripts(connection: Connection, transcript_ids: Iterable[uuid.UUID]) -> list[uuid.UUID]:
+    """Finish those of the given transcripts that have no open segment left; return their recordings.
+
+    Coverage is summed from the segments and gaps themselves, and a constraint refuses a finished transcript
+    whose sums do not make its duration. The recording becomes `completed` only with 0 failed samples.
+    """
+    finished = []
+    for transcript_id in sorted(transcript_ids):
+        # Two workers may store the last two segments at once: the lock makes the second see the first's.
+        transcript = connection.execute(
+            text("SELECT recording_id, finished_at FROM transcripts WHERE id = :id FOR NO KEY UPDATE"),
+            {"id": transcript_id},
+        ).one()
+        is_open = connection.scalar(
+            text(
+                "SELECT EXISTS (SELECT FROM segments WHERE transcript_id = :id AND state IN ('pending', 'running'))"
+            ),
+            {"id": transcript_id},
+        )
+        if is_open or transcript.finished_at is not None:
+            continue
+        finished.append(transcript.recording_id)
+        connection.execute(
+            text("UPDATE transcripts SET is_current = false WHERE recording_id = :id AND is_current"),
+            {"id": transcript.recording_id},
+        )
+        sums = connection.execute(
+            text(
+                """
+                UPDATE transcripts t
+                SET transcribed_samples = s.done, no_speech_samples = g.no_speech,
+                    failed_samples = s.failed + g.failed, finished_at = now(), is_current = true
+                FROM (SELECT coalesce(sum(end_sample - start_sample) FILTER (WHERE state = 'done'), 0) AS done,
+                             coalesce(sum(end_sample - start_sample) FILTER (WHERE state = 'failed'), 0) AS failed
+                      FROM segments WHERE transcript_id = :id) s,
+                     (SELECT coalesce(sum(end_sample - start_sample) FILTER (WHERE kind = 'no_speech'), 0)
+                                 AS no_speech,
+                             coalesce(sum(end_sample - start_sample) FILTER (WHERE kind = 'failed'), 0) AS failed
+                      FROM gaps WHERE transcript_id = :id) g
+                WHERE t.id = :id
+                RETURNING t.transcribed_samples, t.no_speech_samples, t.failed_samples, t.duration_samples
+                """
+            ),
+            {"id": transcript_id},
+        ).one()
+        _finish_recording(connection, transcript.recording_id, transcript_id, sums._mapping)  # noqa: SLF001
+    return finished
+
+
+def _finish_recording(
+    connection: Connection, recording_id: uuid.UUID, transcript_id: uuid.UUID, sums: Any
+) -> None:
+    if sums["failed_samples"] == 0:
+        state, code, reason = "completed", None, None
+    elif sums["failed_samples"] < sums["duration_samples"]:
+        state, code = "partial", "seconds_failed"
+        reason = f"{sums['failed_samples'] / 16_000:.2f} s could not be transcribed; the coverage lists them"
+    else:
+        state, code, reason = "failed", "nothing_transcribed", "no second of it could be transcribed"
+    row = connection.execute(
+        text(
+            """
+            UPDATE recordings SET state = :state, failure_code = :code, failure_reason = :reason,
+                   updated_at = now(), finished_at = now()
+            WHERE id = :id RETURNING broadcaster_id, batch_id, name
+            """
+        ),
+        {"id": recording_id, "state": state, "code": code, "reason": reason},
+    ).one()
+    add_events(
+        connection,
+        [
+            (
+                row.broadcaster_id,
+                row.batch_id,
+                recording_id,
+                f"recording.{state}",
+                {"name": row.name, "transcript_id": str(transcript_id)}
+                | {name: int(value) for name, value in sums.items()},
+            )
+        ],
+    )
+
+
+# --- the sweep -------------------------------------------------------------------------------------------
+
+
+def take_back_dead_claims(connection: Connection) -> Swept:
+    """Return the claims of dead workers to the queue. Safe to run twice at once: SKIP LOCKED shares them out.
+
+    What lost its worker MAX_LOSSES times fails with that reason: its last attempts ran alone.
+    """
+    segments = connection.execute(
+        text(
+            f"""
+            WITH dead AS (
+                SELECT id FROM segments WHERE state = 'running' AND worker_id IN ({DEAD_WORKERS_SQL})
+                FOR UPDATE SKIP LOCKED
+            ), taken AS (
+                UPDATE segments s
+                SET losses = s.losses + 1, worker_id = NULL,
+                    state = CASE WHEN s.losses + 1 < :max_losses THEN 'pending' ELSE 'failed' END,
+                    failure_code = CASE WHEN s.losses + 1 < :max_losses THEN s.failure_code ELSE 'worker_died' END,
+                    failure_reason = CASE WHEN s.losses + 1 < :max_losses THEN s.failure_reason
+                        ELSE format('its worker died %s times while transcribing it', s.losses + 1) END,
+                    finished_at = CASE WHEN s.losses + 1 < :max_losses THEN NULL ELSE now() END
+                FROM dead WHERE s.id = dead.id
+                RETURNING s.id, s.attempt, s.recording_id, s.transcript_id, s.state
+            ), noted AS (
+                UPDATE attempts a SET outcome = 'lost', finished_at = now()
+                FROM taken t
+                WHERE a.recording_id = t.recording_id AND a.segment_id = t.id AND a.attempt = t.attempt
+            )
+            SELECT transcript_id, state FROM taken
+            """
+        ),
+        {"max_losses": MAX_LOSSES},
+    ).all()
+    failed = [row.transcript_id for row in segments if row.state == "failed"]
+    finish_transcripts(connection, set(failed))
+    recordings = connection.execute(
+        text(
+            f"""
+            WITH dead AS (
+                SELECT id FROM recordings WHERE state = 'splitting' AND worker_id IN ({DEAD_WORKERS_SQL})
+                FOR UPDATE SKIP LOCKED
+            ), taken AS (
+                UPDATE recordings r
+                SET losses = r.losses + 1, worker_id = NULL, state = 'received', updated_at = now()
+                FROM dead WHERE r.id = dead.id
+                RETURNING r.id, r.attempt, r.losses
+            ), noted AS (
+                UPDATE attempts a SET outcome = 'lost', finished_at = now()
+                FROM taken t WHERE a.recording_id = t.id AND a.segment_id IS NULL AND a.attempt = t.attempt
+            )
+            SELECT id, losses FROM taken
+            """
+        )
+    ).all()
+    hopeless = [row.id for row in recordings if row.losses >= MAX_LOSSES]
+    if hopeless:
+        fail_recordings(
+            connection,
+            hopeless,
+            "worker_died",
+            f"the media worker died {MAX_LOSSES} times while reading it: the file makes the decoder crash; "
+            "convert it with another tool and submit it again",
+        )
+    return Swept(len(segments) - len(failed), len(failed), len(recordings) - len(hopeless), len(hopeless))
+
+
+def count_waiting(connection: Connection, *, cap: int = 1000) -> Waiting:
+    """How many recordings wait to be split and segments to be transcribed, counted up to `cap`."""
+    row = connection.execute(
+        text(
+            """
+            SELECT (SELECT count(*) FROM (SELECT FROM recordings WHERE state = 'received' LIMIT :cap) r) AS recordings,
+                   (SELECT count(*) FROM (SELECT FROM segments WHERE state = 'pending' LIMIT :cap) s) AS segments
+            """
+        ),
+        {"cap": cap},
+    ).one()
+    return Waiting(row.recordings, row.segments)

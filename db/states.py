@@ -1,0 +1,124 @@
+"""States of recordings and segments, and the transitions that are legal.
+
+The same tables are enforced by triggers in PostgreSQL (migrations/versions), so that a statement typed by
+hand in psql cannot break them either; `tests/db/test_states.py` proves that the two agree.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TypeVar
+
+
+class RecordingState(StrEnum):
+    """Where one recording stands."""
+
+    AWAITING_MEDIA = "awaiting_media"
+    """Announced in a batch; its bytes have not all arrived."""
+    RECEIVED = "received"
+    """In the object store, its checksum verified; waits to be split."""
+    SPLITTING = "splitting"
+    """A media worker holds it."""
+    TRANSCRIBING = "transcribing"
+    """Its segments are in the queue."""
+    COMPLETED = "completed"
+    """Every second is transcribed or known to hold no speech."""
+    PARTIAL = "partial"
+    """Finished, but some seconds failed; they are listed in its coverage."""
+    FAILED = "failed"
+    """Nothing could be transcribed; `failure_reason` says why."""
+    CANCELLED = "cancelled"
+    """Stopped on request."""
+
+
+class SegmentState(StrEnum):
+    """Where one segment stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Priority(StrEnum):
+    """Class of a batch; lower `rank` is transcribed first."""
+
+    URGENT = "urgent"
+    NORMAL = "normal"
+    ARCHIVE = "archive"
+
+    @property
+    def rank(self) -> int:
+        """Order in the queue: 0 is served first."""
+        return list(Priority).index(self)
+
+
+class AttemptOutcome(StrEnum):
+    """How one attempt at splitting a recording or transcribing a segment ended."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    """It raised an error; `error_code` names it."""
+    LOST = "lost"
+    """Its worker died, or outlived its lease."""
+    RETURNED = "returned"
+    """Its worker gave it back unfinished, on shutdown."""
+
+
+class GapKind(StrEnum):
+    """Why a span of a recording has no segment."""
+
+    NO_SPEECH = "no_speech"
+    FAILED = "failed"
+
+
+_R = RecordingState
+RECORDING_TRANSITIONS: dict[RecordingState, frozenset[RecordingState]] = {
+    _R.AWAITING_MEDIA: frozenset({_R.RECEIVED, _R.FAILED, _R.CANCELLED}),
+    _R.RECEIVED: frozenset({_R.SPLITTING, _R.FAILED, _R.CANCELLED}),
+    # back to received: its claim died
+    _R.SPLITTING: frozenset({_R.TRANSCRIBING, _R.COMPLETED, _R.FAILED, _R.RECEIVED, _R.CANCELLED}),
+    _R.TRANSCRIBING: frozenset({_R.COMPLETED, _R.PARTIAL, _R.FAILED, _R.CANCELLED}),
+    # a finished recording may be split or transcribed again
+    _R.COMPLETED: frozenset({_R.RECEIVED, _R.TRANSCRIBING}),
+    _R.PARTIAL: frozenset({_R.RECEIVED, _R.TRANSCRIBING}),
+    _R.FAILED: frozenset({_R.AWAITING_MEDIA, _R.RECEIVED, _R.TRANSCRIBING}),
+    _R.CANCELLED: frozenset({_R.AWAITING_MEDIA, _R.RECEIVED, _R.TRANSCRIBING}),
+}
+
+_S = SegmentState
+SEGMENT_TRANSITIONS: dict[SegmentState, frozenset[SegmentState]] = {
+    _S.PENDING: frozenset({_S.RUNNING, _S.FAILED}),
+    # back to pending: its claim died, or its worker gave it back
+    _S.RUNNING: frozenset({_S.DONE, _S.FAILED, _S.PENDING}),
+    _S.DONE: frozenset(),
+    # retried on request
+    _S.FAILED: frozenset({_S.PENDING}),
+}
+
+RECORDING_FINISHED = frozenset({_R.COMPLETED, _R.PARTIAL, _R.FAILED, _R.CANCELLED})
+"""States in which nothing more will happen by itself."""
+
+
+State = TypeVar("State", RecordingState, SegmentState)
+
+
+def transition_trigger_sql(table: str, transitions: dict[State, frozenset[State]]) -> list[str]:
+    """SQL statements that make PostgreSQL refuse every transition of `table.state` that is not listed."""
+    pairs = ", ".join(
+        f"('{old.value}', '{new.value}')" for old in transitions for new in sorted(transitions[old])
+    )
+    function = f"{table}_check_transition"
+    return [
+        f"""CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.state <> NEW.state AND (OLD.state, NEW.state) NOT IN ({pairs}) THEN
+        RAISE EXCEPTION '{table} %: illegal transition % -> %', NEW.id, OLD.state, NEW.state
+            USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END $$""",
+        f"CREATE OR REPLACE TRIGGER {table}_transition BEFORE UPDATE OF state ON {table} "
+        f"FOR EACH ROW EXECUTE FUNCTION {function}()",
+    ]

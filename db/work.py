@@ -1,0 +1,111 @@
+"""What passes between the queue and the workers: claims, results, failures."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from db.states import GapKind
+
+
+@dataclass(frozen=True)
+class SplitClaim:
+    """A recording to split."""
+
+    recording_id: uuid.UUID
+    broadcaster_id: int
+    name: str
+    media_key: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class SegmentClaim:
+    """A segment to transcribe."""
+
+    segment_id: int
+    attempt: int
+    recording_id: uuid.UUID
+    recording_name: str
+    working_copy_key: str
+    start_sample: int
+    end_sample: int
+
+
+@dataclass(frozen=True)
+class ModelBinding:
+    """What makes the text: written to a transcript by the first claim of its segments."""
+
+    model_id: int
+    prompt: str
+    decode_settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class NewGap:
+    """A span without a segment."""
+
+    kind: GapKind
+    start_sample: int
+    end_sample: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class NewTranscript:
+    """What splitting found: segments and gaps that tile the recording."""
+
+    splitter_version: str
+    code_version: str
+    duration_samples: int
+    working_copy_key: str
+    media_info: dict[str, Any]
+    segments: Sequence[tuple[int, int]]
+    """(start_sample, end_sample) of each, in order."""
+    gaps: Sequence[NewGap]
+
+
+@dataclass(frozen=True)
+class SegmentResult:
+    """The text of one claimed segment."""
+
+    segment_id: int
+    attempt: int
+    text: str
+    token_ids: Sequence[int]
+    token_logprobs: Sequence[float]
+    mean_logprob: float | None
+    flags: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why one attempt failed."""
+
+    code: str
+    reason: str
+    retryable: bool
+
+
+class CoverageError(Exception):
+    """Segments and gaps do not tile the recording: a fault in the splitter, refused before it is stored."""
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What one sweep took back from dead workers."""
+
+    segments_returned: int
+    segments_failed: int
+    recordings_returned: int
+    recordings_failed: int
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Work that waits for a worker."""
+
+    recordings: int
+    segments: int
