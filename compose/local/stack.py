@@ -161,6 +161,8 @@ class Stack:
     def start(self, stop_event: threading.Event | None = None) -> Self:
         """Start everything and return when all of it is ready; on any error everything is ended again.
 
+        Does nothing when this object's stack is started already.
+
         Args:
             stop_event: set it from a signal handler to give up waiting.
 
@@ -170,6 +172,8 @@ class Stack:
             StartError: a part did not come up; the message holds its log's tail.
             StartInterruptedError: `stop_event` was set.
         """
+        if self._lock.held:
+            return self
         self._stop_event = stop_event or threading.Event()
         try:
             self._lock.acquire()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from compose.local.folders import temporary_home
+from compose.local.postgres import EmbeddedPostgres
 
 PYTHON = sys.executable
 
@@ -27,6 +29,25 @@ def home() -> Iterator[Path]:
     """A folder that the database's user reaches; pytest's tmp_path is 0700."""
     with temporary_home() as path:
         yield path
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Path]:
+    """A PostgreSQL data folder made once; tests take copies, which are quicker than new ones."""
+    with temporary_home("fonoteca-cluster-") as path:
+        with EmbeddedPostgres(path / "postgres", path / "run", path / "log", durable=False):
+            pass
+        yield path / "postgres"
+
+
+@pytest.fixture
+def home_with_cluster(home: Path, cluster: Path) -> Path:
+    """A home whose database is made already."""
+    owner = cluster.stat()
+    shutil.copytree(cluster, home / "postgres")
+    for path in [home / "postgres", *(home / "postgres").rglob("*")]:
+        os.chown(path, owner.st_uid, owner.st_gid)
+    return home
 
 
 @pytest.fixture

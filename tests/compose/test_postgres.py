@@ -75,8 +75,8 @@ def test_a_new_cluster_speaks_galician_and_leaves_nothing_running(
     server.stop()  # a second stop does nothing
 
 
-def test_rows_survive_a_killed_postmaster_and_its_orphans(home: Path) -> None:
-    with make(home, durable=True) as server:
+def test_rows_survive_a_killed_postmaster_and_its_orphans(home_with_cluster: Path) -> None:
+    with make(home_with_cluster, durable=True) as server:
         query(server, "CREATE TABLE kept AS SELECT generate_series(1, 1000) AS n")
         url, killed = server.url, server.pid
         assert killed is not None
@@ -107,12 +107,12 @@ def _run_until_cut(connection: psycopg.Connection) -> None:
         connection.execute("SELECT pg_sleep(600)")
 
 
-def test_a_second_manager_is_refused_and_told_by_whom(home: Path) -> None:
-    with make(home) as first:
+def test_a_second_manager_is_refused_and_told_by_whom(home_with_cluster: Path) -> None:
+    with make(home_with_cluster) as first:
         with pytest.raises(AlreadyRunningError, match=rf"postgres.*pid {os.getpid()}\b"):
-            make(home).start()
+            make(home_with_cluster).start()
         assert query(first, "SELECT 1") == [(1,)]
-    with make(home) as second:  # free again
+    with make(home_with_cluster) as second:  # free again
         assert query(second, "SELECT 1") == [(1,)]
 
 
@@ -131,9 +131,9 @@ threading.Event().wait()
 
 
 def test_a_killed_manager_takes_the_server_along(
-    home: Path, run_script: Callable[..., subprocess.Popen[str]]
+    home_with_cluster: Path, run_script: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    manager = run_script(MANAGER, home)
+    manager = run_script(MANAGER, home_with_cluster)
     assert manager.stdout is not None
     postmaster = int(manager.stdout.readline())
     assert is_running(postmaster)
@@ -141,20 +141,21 @@ def test_a_killed_manager_takes_the_server_along(
     manager.kill()
     manager.wait()
     assert wait_until(lambda: not is_running(postmaster), 10)
-    with make(home) as server:
+    with make(home_with_cluster) as server:
         assert query(server, "SELECT 1") == [(1,)]
 
 
 def test_a_stale_pid_file_naming_a_live_stranger_does_not_matter(
-    home: Path, run_script: Callable[..., subprocess.Popen[str]]
+    home_with_cluster: Path, run_script: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    make(home).start().stop()
     stranger = run_script("import threading; threading.Event().wait()")
     leftover = Path(tempfile.mkdtemp(prefix=SHORT_FOLDER_PREFIX, dir="/tmp"))
-    shutil.chown(leftover, *_owner(home))
-    pid_file = home / "postgres" / "postmaster.pid"
-    pid_file.write_text(f"{stranger.pid}\n{home / 'postgres'}\n1\n5432\n{leftover}\n\n0 0\nready\n")
-    with make(home) as server:
+    shutil.chown(leftover, *_owner(home_with_cluster))
+    pid_file = home_with_cluster / "postgres" / "postmaster.pid"
+    pid_file.write_text(
+        f"{stranger.pid}\n{home_with_cluster / 'postgres'}\n1\n5432\n{leftover}\n\n0 0\nready\n"
+    )
+    with make(home_with_cluster) as server:
         assert query(server, "SELECT 1") == [(1,)]
     assert stranger.poll() is None
     assert not leftover.exists()
@@ -235,12 +236,11 @@ def test_a_failing_initdb_shows_its_log_and_leaves_no_half_made_cluster(
     server.start().stop()
 
 
-def test_a_server_that_cannot_start_shows_its_log(home: Path) -> None:
-    make(home).start().stop()
-    with (home / "postgres" / "postgresql.auto.conf").open("a") as file:
+def test_a_server_that_cannot_start_shows_its_log(home_with_cluster: Path) -> None:
+    with (home_with_cluster / "postgres" / "postgresql.auto.conf").open("a") as file:
         file.write("shared_buffers = nonsense\n")
     with pytest.raises(StartError, match=r"(?s)ended with code 1 while starting.*shared_buffers"):
-        make(home).start()
+        make(home_with_cluster).start()
 
 
 @pytest.mark.parametrize(("content", "reason"), [("16", "data of PostgreSQL 16"), (None, "no PG_VERSION")])
