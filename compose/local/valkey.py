@@ -13,6 +13,8 @@ from typing import Self
 from urllib.parse import quote
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from compose.local.errors import BinariesMissingError, StackError, StartError, StopError
 from compose.local.folders import FolderLock, SocketFolder, make_private_folder, make_socket_folder
@@ -180,7 +182,8 @@ class EmbeddedValkey:
         assert self._process is not None
         if self._process.poll() is not None:
             raise self._start_error(f"ended with code {self._process.returncode} while starting")
-        client = redis.Redis(unix_socket_path=str(self._socket_path), socket_timeout=5)
+        no_retry = Retry(NoBackoff(), 0)  # `wait_until` asks again, and looks at the process in between
+        client = redis.Redis(unix_socket_path=str(self._socket_path), socket_timeout=5, retry=no_retry)
         try:
             return bool(client.ping())
         except (redis.ConnectionError, redis.TimeoutError):  # BusyLoadingError is a ConnectionError

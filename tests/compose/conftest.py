@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -43,10 +42,7 @@ def cluster() -> Iterator[Path]:
 @pytest.fixture
 def home_with_cluster(home: Path, cluster: Path) -> Path:
     """A home whose database is made already."""
-    owner = cluster.stat()
-    shutil.copytree(cluster, home / "postgres")
-    for path in [home / "postgres", *(home / "postgres").rglob("*")]:
-        os.chown(path, owner.st_uid, owner.st_gid)
+    subprocess.run(["cp", "-a", str(cluster), str(home / "postgres")], check=True)
     return home
 
 
