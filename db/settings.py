@@ -56,6 +56,12 @@ class Settings(BaseSettings):
     """Folder where the API gathers unfinished uploads. Unset: `uploads` under `home`.
     Several API hosts must share it."""
 
+    api_host: str = "127.0.0.1"
+    """Address that the API listens on; 0.0.0.0 for every interface."""
+
+    api_port: int = Field(default=8000, ge=0, le=65535)
+    """Port that the API listens on; 0 takes a free one, which its log names."""
+
     model: str = str(PROJECT_ROOT / "models" / "demo")
     """Folder of the checkpoint that the GPU worker opens."""
 
