@@ -1,0 +1,82 @@
+"""Migrations run up, down and up again, and make exactly the tables that db/schema.py describes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, inspect, text
+
+from db.connect import make_engine
+from db.revision import SCHEMA_REVISION, database_revision
+from db.schema import Base
+from migrations.run import current_revision, head_revision, migrate
+
+
+@pytest.fixture
+def empty(make_database: Callable[..., str]) -> Iterator[Engine]:
+    """An engine on a database that nothing has migrated."""
+    engine = make_engine(make_database(migrated=False), application_name="tests")
+    yield engine
+    engine.dispose()
+
+
+def leftovers(engine: Engine) -> set[str]:
+    """What of ours a database holds: tables, functions and schemas, without alembic's own table."""
+    with engine.connect() as connection:
+        functions = connection.scalars(
+            text("SELECT proname::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace")
+        )
+        schemas = connection.scalars(text("SELECT nspname::text FROM pg_namespace WHERE nspname = 'archive'"))
+        found = {*functions, *schemas, *inspect(connection).get_table_names()}
+    return found - {"alembic_version"}
+
+
+def test_up_down_and_up_again(empty: Engine) -> None:
+    assert current_revision(empty) is None
+    migrate(empty)
+    first = leftovers(empty)
+    assert first >= {table.name for table in Base.metadata.sorted_tables}
+    migrate(empty)
+    migrate(empty, "base")
+    assert leftovers(empty) == set()
+    migrate(empty)
+    assert leftovers(empty) == first
+    assert current_revision(empty) == head_revision()
+
+
+def test_migrations_make_what_the_models_say(engine: Engine) -> None:
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        differences = compare_metadata(context, Base.metadata)
+    assert differences == []
+
+
+def check_constraints(engine: Engine) -> set[tuple[str, str]]:
+    """(name, definition) of every check constraint of ours."""
+    with engine.connect() as connection:
+        rows = connection.execute(
+            text(
+                "SELECT conname::text, pg_get_constraintdef(oid) FROM pg_constraint "
+                "WHERE contype = 'c' AND connamespace = 'public'::regnamespace"
+            )
+        )
+        return {(row[0], row[1]) for row in rows}
+
+
+def test_check_constraints_are_those_of_the_models(engine: Engine, empty: Engine) -> None:
+    """alembic's comparison leaves check constraints out: compared with what the models themselves make."""
+    Base.metadata.create_all(empty)
+    assert check_constraints(engine) == check_constraints(empty)
+
+
+def test_services_expect_the_newest_migration(engine: Engine, empty: Engine) -> None:
+    assert head_revision() == SCHEMA_REVISION
+    with engine.connect() as connection:
+        assert database_revision(connection) == SCHEMA_REVISION
+    with empty.connect() as connection:
+        assert database_revision(connection) is None
