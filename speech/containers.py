@@ -1,0 +1,206 @@
+"""What a container says of itself: which formats we read, why one cannot be read, its tags, its declared end.
+
+No audio is decoded here. `speech.audio` asks these questions while it opens and closes a file.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Protocol
+
+from av.audio.stream import AudioStream
+from av.container.input import InputContainer
+
+from speech.errors import DamagedMedia, MediaError, NotMedia, PlaylistRefused, TruncatedMedia
+
+# Names of the decoder library's demuxers. Playlists, scripts, subtitles, stills, devices and network formats are
+# not among them: those open other files or addresses, or hold no sound.
+ALLOWED_FORMATS = (
+    "3gp", "aac", "ac3", "act", "aiff", "alaw", "amr", "amrnb", "amrwb", "ape", "asf", "au", "avi", "caf", "dts",
+    "dtshd", "dv", "eac3", "flac", "flv", "gsm", "gxf", "lc3", "loas", "m4a", "matroska", "mov", "mp3", "mp4", "mpc",
+    "mpc8", "mpeg", "mpegts", "mulaw", "mxf", "nut", "ogg", "oma", "rm", "sox", "spdif", "tak", "truehd", "tta",
+    "voc", "w64", "wav", "webm", "wtv", "wv", "xwma",
+)  # fmt: skip
+
+# Raw streams carry no timestamps: the demuxer counts packets, so bytes that it skipped do not show in the count.
+COUNTED_FORMATS = frozenset({"mp3", "aac", "ac3", "eac3", "amr", "dts", "loas", "truehd"})
+
+_PLAYLIST_MARKS = (
+    b"#extm3u",
+    b"ffconcat",
+    b"[playlist]",
+    b"<mpd",
+    b"<smil",
+    b"<asx",
+    b"<playlist",
+    b"[reference]",
+)
+_MEDIA_MAGIC = (
+    b"RIFF",
+    b"RF64",
+    b"fLaC",
+    b"OggS",
+    b"\x1aE\xdf\xa3",
+    b"ID3",
+    b"FORM",
+    b"\x06\x0e+4",
+    b"0&\xb2u",
+)
+_MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"skip")
+
+MIN_CREDIBLE_BIT_RATE = 200
+"""bit/s. Below it a declared duration is not backed by the file's size: even silence in FLAC takes about 400."""
+MAX_CREDIBLE_S = 48 * 3600
+"""A declared duration above this is taken for a broken header."""
+
+
+class SizedReader(Protocol):
+    """What is needed to look at a file's head."""
+
+    size_bytes: int
+
+    def read(self, n_bytes: int, /) -> bytes: ...
+    def seek(self, offset: int, whence: int = 0, /) -> int: ...
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What the container says. Nothing here was checked against the audio itself."""
+
+    container: str
+    """The demuxer's name, such as `mp3` or `mov,mp4,m4a,3gp,3g2,mj2`."""
+    codec: str
+    channels: int
+    sample_rate_hz: int
+    declared_duration_s: float | None
+    """The header's claim, None where it has none."""
+    n_audio_tracks: int
+    audio_track: int
+    """The track read, counted from 0 among the audio tracks."""
+    title: str | None
+    programme: str | None
+    date: str | None
+    """As written in the file: archives hold `2026-11-20`, `2026` and worse."""
+
+
+def media_info(container: InputContainer, stream: AudioStream) -> MediaInfo:
+    """Facts of `stream` within `container`; its tags go before the container's."""
+    tags = {key.lower(): value.strip() for key, value in (container.metadata | stream.metadata).items()}
+
+    def tag(*keys: str) -> str | None:
+        return next((tags[key] for key in keys if tags.get(key)), None)
+
+    duration_s: float | None = None
+    if stream.duration is not None and stream.time_base is not None:
+        duration_s = float(stream.duration * stream.time_base)
+    elif container.duration is not None:
+        duration_s = container.duration / 1_000_000
+    tracks = [s.index for s in container.streams.audio]
+    context = stream.codec_context
+    return MediaInfo(
+        container=container.format.name,
+        codec=context.name,
+        channels=context.channels,
+        sample_rate_hz=context.sample_rate,
+        declared_duration_s=duration_s,
+        n_audio_tracks=len(tracks),
+        audio_track=tracks.index(stream.index),
+        title=tag("title", "description"),
+        programme=tag("show", "programme", "program", "album"),
+        date=tag("date", "origination_date", "year", "creation_time"),
+    )
+
+
+def declared_end_s(container: InputContainer, stream: AudioStream, size_bytes: int) -> float | None:
+    """Where the audio must end by a header that is exact, in seconds from its start; None where none is.
+
+    Ogg, MPEG-TS and mp3 are left out: their figures are estimates from the bytes that are there. Wav is answered
+    by `wav_declared_s`. A claim that the file's size cannot back is no answer.
+    """
+    names = set(container.format.name.split(","))
+    end_s: float | None = None
+    if names & {"mov", "mp4", "flac"} and stream.duration and stream.time_base is not None:
+        end_s = float(stream.duration * stream.time_base)
+    elif "matroska" in names:
+        # The container's duration is its longest track's, often the video's: only the per-track tag is exact.
+        end_s = _clock_s(stream.metadata.get("DURATION", ""))
+        if end_s is None and len(container.streams) == 1 and container.duration is not None:
+            end_s = container.duration / 1_000_000
+    if end_s is None or end_s <= 0:
+        return None
+    credible = end_s <= MAX_CREDIBLE_S and size_bytes * 8 >= MIN_CREDIBLE_BIT_RATE * end_s
+    return end_s if credible else None
+
+
+def wav_declared_s(reader: SizedReader) -> float | None:
+    """Seconds of audio that a wav's `data` chunk declares; None if it is no wav or declares none.
+
+    The demuxer quietly cuts the declared length to the file's, so a copy that broke off would pass for whole.
+    0 and 0xFFFFFFFF (live encoders) declare nothing. The reader is left anywhere.
+    """
+    reader.seek(0)
+    head = reader.read(12)
+    if len(head) < 12 or head[:4] not in (b"RIFF", b"RF64") or head[8:12] != b"WAVE":
+        return None
+    position, byte_rate, long_data_bytes = 12, 0, 0
+    for _ in range(64):
+        reader.seek(position)
+        header = reader.read(8)
+        if len(header) < 8:
+            return None
+        kind, n_bytes = header[:4], struct.unpack("<I", header[4:])[0]
+        if kind == b"ds64":
+            body = reader.read(16)
+            long_data_bytes = struct.unpack("<Q", body[8:16])[0] if len(body) == 16 else 0
+        elif kind == b"fmt ":
+            body = reader.read(16)
+            byte_rate = struct.unpack("<I", body[8:12])[0] if len(body) == 16 else 0
+        elif kind == b"data":
+            if n_bytes == 0xFFFFFFFF:
+                n_bytes = long_data_bytes
+            if not n_bytes or not byte_rate:
+                return None
+            declared_s = n_bytes / byte_rate
+            backed = (
+                declared_s <= MAX_CREDIBLE_S and reader.size_bytes * 8 >= MIN_CREDIBLE_BIT_RATE * declared_s
+            )
+            return float(declared_s) if backed else None
+        position += 8 + n_bytes + n_bytes % 2
+    return None
+
+
+def why_unreadable(head: bytes, name: str) -> MediaError:
+    """The error for a file that no allowed demuxer opened, judged by its first bytes."""
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:512].lower()
+    if any(mark in start for mark in _PLAYLIST_MARKS):
+        return PlaylistRefused(
+            name, "it is a playlist, not a recording: it only names other files or addresses"
+        )
+    if head[4:8] in _MP4_BOXES:
+        return TruncatedMedia(
+            name, "the index (moov) of this mp4/mov is missing or broken, so its audio cannot be found"
+        )
+    if any(head.startswith(magic) for magic in _MEDIA_MAGIC):
+        return DamagedMedia(name, "it begins like a media file, but its structure cannot be read")
+    if _is_text(head):
+        return NotMedia(name, "it is a text file, not a recording")
+    return NotMedia(name, "it is not a sound or video format that can be read")
+
+
+def _is_text(head: bytes) -> bool:
+    sample = head[:512]
+    try:
+        text = sample.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(sample) - 4:
+            return False
+        text = sample[: error.start].decode("utf-8")
+    return bool(text) and all(character.isprintable() or character in "\t\r\n\f" for character in text)
+
+
+def _clock_s(text: str) -> float | None:
+    """Seconds of `HH:MM:SS.fraction`; None if it is anything else."""
+    try:
+        hours, minutes, seconds = text.split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    except ValueError:
+        return None

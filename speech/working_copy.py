@@ -1,0 +1,121 @@
+"""The working copy: a recording as 16 kHz mono 16-bit FLAC, of which any span is read back sample for sample.
+
+Written while the recording is split, so the source is decoded once. FLAC because it is lossless, half the size of
+wav, plays in browsers, and every frame of it says which sample it starts with: a span is found by a few reads at
+guessed positions, without an index and without reading what lies before.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container.input import InputContainer
+
+from speech.audio import SAMPLE_RATE_HZ, MediaSource, open_container, open_source
+from speech.cut import Span
+from speech.errors import DamagedMedia
+
+SEEK_BUFFER_BYTES = 32 * 1024
+"""Per read when looking for a span: about a second of speech."""
+_INT16_SCALE = 32768.0
+
+
+class WorkingCopyWriter:
+    """Writes a working copy block by block. A context manager: the file appears at `path` only when all went well."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._partial = path.with_name(path.name + ".part")
+        self._container = av.open(str(self._partial), "w", format="flac")
+        self._stream = self._container.add_stream("flac", rate=SAMPLE_RATE_HZ, layout="mono")
+        self._stream.format = "s16"
+        self.n_samples = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
+        if exc_type is None:
+            self.close()
+        else:
+            self.abandon()
+
+    def write(self, samples: npt.NDArray[np.float32]) -> None:
+        """Append 16 kHz mono samples, shape (n,); beyond [-1, 1) they are clipped."""
+        if not len(samples):
+            return
+        frame = AudioFrame.from_ndarray(to_int16(samples)[None], format="s16", layout="mono")
+        frame.sample_rate = SAMPLE_RATE_HZ
+        frame.pts = self.n_samples
+        self.n_samples += len(samples)
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Finish the file and put it in its place."""
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        self._partial.replace(self._path)
+
+    def abandon(self) -> None:
+        """Leave nothing behind."""
+        self._container.close()
+        self._partial.unlink(missing_ok=True)
+
+
+def to_int16(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
+    """Full scale 1.0 to 16 bits, rounded and clipped."""
+    rounded: npt.NDArray[np.float32] = np.rint(samples * np.float32(_INT16_SCALE))
+    return rounded.clip(-32768, 32767).astype(np.int16)
+
+
+def read_span(source: MediaSource, start_sample: int, end_sample: int) -> npt.NDArray[np.float32]:
+    """Samples [start_sample, end_sample) of a working copy, shape (end_sample - start_sample,), float32.
+
+    Raises ValueError for a span that is not within the copy, `DamagedMedia` for a copy that cannot be read.
+    """
+    return next(read_spans(source, [Span(start_sample, end_sample)]))
+
+
+def read_spans(source: MediaSource, spans: Iterable[Span]) -> Iterator[npt.NDArray[np.float32]]:
+    """The samples of each of `spans`, in the order given, opening the copy once. See `read_span`."""
+    with ExitStack() as closing:
+        reader = open_source(source, closing)
+        try:
+            container = open_container(reader, format_name="flac", buffer_bytes=SEEK_BUFFER_BYTES)
+        except av.error.FFmpegError as error:
+            raise DamagedMedia("working copy", "it cannot be opened") from error
+        closing.enter_context(container)
+        stream = container.streams.audio[0]
+        for span in spans:
+            yield _read(container, stream, span)
+
+
+def _read(container: InputContainer, stream: AudioStream, span: Span) -> npt.NDArray[np.float32]:
+    if not 0 <= span.start_sample < span.end_sample or span.end_sample > (stream.duration or 0):
+        raise ValueError(f"{span} is not within the working copy's {stream.duration or 0} samples")
+    wanted = np.empty(span.n_samples, np.float32)
+    n_have = 0
+    try:
+        container.seek(span.start_sample, stream=stream)
+        for frame in container.decode(stream):
+            if frame.pts is None:
+                continue
+            skip = span.start_sample + n_have - frame.pts
+            if skip < 0:
+                break
+            piece = frame.to_ndarray()[0, skip : skip + span.n_samples - n_have]
+            wanted[n_have : n_have + len(piece)] = piece * np.float32(1 / _INT16_SCALE)
+            n_have += len(piece)
+            if n_have == span.n_samples:
+                return wanted
+    except av.error.FFmpegError as error:
+        raise DamagedMedia(
+            "working copy", f"it cannot be decoded around sample {span.start_sample}"
+        ) from error
+    raise DamagedMedia("working copy", f"samples are missing after sample {span.start_sample + n_have}")
