@@ -1,0 +1,23 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+ServerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        envvar="FONOTECA_SERVER",
+        metavar="URL",
+        help="Address of the Fonoteca server. Unset: the embedded stack that `fonoteca up` started.",
+        show_default=False,
+    ),
+]
+
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON document on stdout, and everything else on stderr."),
+]

@@ -1,0 +1,203 @@
+"""Many uploads at once, and the bars that show them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from cli.client import ApiClient, ApiProblem, Recording, ServerUnreachable
+from cli.errors import CliError
+from cli.gather import MediaFile, reason_of
+from cli.output import Output, note, size_text
+from cli.upload import Uploader, UploadStopped
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+PARALLEL_UPLOADS = 4
+PLAIN_LINE_EVERY_S = 10.0
+REFUSED_FOR_ALL = frozenset({401, 403})
+"""Statuses that say nothing of one file: the key is no good."""
+
+
+@dataclass(frozen=True)
+class UploadFailure:
+    """One file that did not arrive, while others may have."""
+
+    name: str
+    reason: str
+
+
+class Shown(Protocol):
+    """What displays uploads; called from several threads."""
+
+    def at(self, recording: Recording, offset: int) -> None:
+        """So many bytes are there or on their way."""
+
+    def done(self, recording: Recording) -> None:
+        """The whole file is there."""
+
+
+def upload_all(
+    client: ApiClient,
+    pairs: Sequence[tuple[Recording, MediaFile]],
+    output: Output,
+    *,
+    patience_s: float,
+) -> list[UploadFailure]:
+    """Upload files a few at a time.
+
+    Returns:
+        The files that failed by themselves (changed, unreadable, refused).
+
+    Raises:
+        ServerUnreachable, ApiProblem: no file can be uploaded any more; the others were stopped.
+        KeyboardInterrupt: after the running uploads stopped.
+    """
+    if not pairs:
+        return []
+    failures: list[UploadFailure] = []
+    stop = threading.Event()
+    total = sum(file.size_bytes for _, file in pairs)
+    with (
+        _uploads_shown(output, len(pairs), total) as shown,
+        ThreadPoolExecutor(PARALLEL_UPLOADS, thread_name_prefix="upload") as pool,
+    ):
+        uploader = Uploader(client, on_offset=shown.at, stop=stop, patience_s=patience_s)
+        running = {pool.submit(uploader.upload, recording, file): recording for recording, file in pairs}
+        try:
+            for future in as_completed(running):
+                recording = running[future]
+                failure = _failure_of(future, recording)
+                if failure:
+                    failures.append(failure)
+                else:
+                    shown.done(recording)
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return failures
+
+
+def _failure_of(future: Future[None], recording: Recording) -> UploadFailure | None:
+    """How one upload failed by itself; raises what ends them all."""
+    try:
+        future.result()
+    except ServerUnreachable:
+        raise
+    except ApiProblem as problem:
+        if problem.is_transient or problem.status in REFUSED_FOR_ALL:
+            raise
+        return UploadFailure(recording["name"], problem.message)
+    except CliError as error:
+        return UploadFailure(recording["name"], error.message)
+    except OSError as error:
+        return UploadFailure(recording["name"], f"cannot be read: {reason_of(error)}")
+    except UploadStopped:
+        return UploadFailure(recording["name"], "stopped")
+    return None
+
+
+@contextmanager
+def _uploads_shown(output: Output, n_files: int, total: int) -> Iterator[Shown]:
+    if output.live:
+        with _byte_bars() as progress:
+            yield _Bars(progress, total)
+    else:
+        yield _Lines(n_files, total)
+
+
+class _Bars:
+    """A bar for all files and one for each that is under way."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._offsets: dict[str, int] = {}
+        self._all = progress.add_task("uploading", total=total)
+        self._tasks: dict[str, int] = {}
+
+    def at(self, recording: Recording, offset: int) -> None:
+        from rich.progress import TaskID
+
+        key = recording["id"]
+        with self._lock:
+            if key not in self._tasks:
+                self._tasks[key] = self._progress.add_task(recording["name"], total=recording["size_bytes"])
+            self._offsets[key] = offset
+            self._progress.update(TaskID(self._tasks[key]), completed=offset)
+            self._progress.update(self._all, completed=sum(self._offsets.values()))
+
+    def done(self, recording: Recording) -> None:
+        from rich.progress import TaskID
+
+        self.at(recording, recording["size_bytes"])
+        with self._lock:
+            self._progress.remove_task(TaskID(self._tasks[recording["id"]]))
+
+
+class _Lines:
+    """A line for each file that arrived or is continued, and one on the whole every few seconds."""
+
+    def __init__(self, n_files: int, total: int) -> None:
+        self._n_files = n_files
+        self._total = total
+        self._lock = threading.Lock()
+        self._offsets: dict[str, int] = {}
+        self._n_done = 0
+        self._last_line_at = time.monotonic()
+
+    def at(self, recording: Recording, offset: int) -> None:
+        with self._lock:
+            if recording["id"] not in self._offsets and offset > 0:
+                note(f"continuing {recording['name']} at {size_text(offset)}")
+            self._offsets[recording["id"]] = offset
+            if time.monotonic() - self._last_line_at >= PLAIN_LINE_EVERY_S:
+                self._last_line_at = time.monotonic()
+                sent = size_text(sum(self._offsets.values()))
+                note(f"uploaded {self._n_done} of {self._n_files} files, {sent} of {size_text(self._total)}")
+
+    def done(self, recording: Recording) -> None:
+        with self._lock:
+            self._n_done += 1
+            self._offsets[recording["id"]] = recording["size_bytes"]
+            note(f"uploaded {recording['name']} ({size_text(recording['size_bytes'])})")
+
+
+@contextmanager
+def bytes_shown(output: Output, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A function that hears how many bytes were just read, behind one bar on a terminal."""
+    if not output.live:
+        yield lambda n_bytes: None
+        return
+    with _byte_bars() as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda n_bytes: progress.update(task, advance=n_bytes)
+
+
+def _byte_bars() -> Progress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.table import Column
+
+    return Progress(
+        TextColumn("{task.description}", markup=False, table_column=Column(max_width=40, no_wrap=True)),
+        BarColumn(bar_width=24),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
