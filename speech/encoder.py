@@ -9,9 +9,14 @@ lone clip would be. A clip alone comes out as from the original. The conformer's
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
-from transformers.models.phi4_multimodal.modeling_phi4_multimodal import Phi4MultimodalAudioEmbedding
+from transformers.models.phi4_multimodal.modeling_phi4_multimodal import (
+    Phi4MultimodalAudioEmbedding,
+    Phi4MultimodalAudioNemoConvSubsampling,
+)
 
 
 def encode_audio(
@@ -35,7 +40,7 @@ def encode_audio(
     bias = encoder.relative_attention_bias_layer(hidden)
     # The original adds True (1.0) to the bias of every key it keeps; softmax does not see a constant.
     mask = bias.masked_fill(~is_key[:, None, None, :], torch.finfo(bias.dtype).min)
-    for layer in encoder.encoders:
+    for layer in cast("nn.ModuleList", encoder.encoders):
         hidden = layer(hidden, mask)
     hidden = nn.functional.gelu(audio_embed.up_proj_for_speech(hidden))
     projected: torch.Tensor = audio_embed.down_proj_for_speech(hidden)
@@ -43,12 +48,12 @@ def encode_audio(
 
 
 def _subsample(
-    embed: nn.Module, hidden: torch.Tensor, n_frames: torch.Tensor
+    embed: Phi4MultimodalAudioNemoConvSubsampling, hidden: torch.Tensor, n_frames: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The strided convolutions: [batch, frames, 80] -> [batch, ceil(frames / 8), hidden] and the lengths."""
     lengths = n_frames
     grid = hidden.unsqueeze(1)
-    for layer in embed.conv:
+    for layer in cast("nn.Sequential", embed.conv):
         if isinstance(layer, nn.Conv2d) and layer.stride[0] == 2:
             inside = torch.arange(grid.shape[2], device=grid.device) < lengths[:, None]
             grid = grid * inside[:, None, :, None]

@@ -67,6 +67,6 @@ def log_mel(waveforms: torch.Tensor, n_frames: torch.Tensor) -> torch.Tensor:
     emphasised = (frames - PREEMPHASIS * previous) * INT16_SCALE
     spectrum = torch.fft.rfft(emphasised * window, n=FFT_SIZE)
     power = spectrum.real.square() + spectrum.imag.square()
-    features = (power @ filters).clamp(min=1.0).log()
+    features: torch.Tensor = (power @ filters).clamp(min=1.0).log()
     inside = torch.arange(features.shape[1], device=features.device) < n_frames[:, None]
     return features * inside[..., None]

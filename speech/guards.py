@@ -31,7 +31,7 @@ def token_limit(duration_s: float) -> int:
 def ends_in_loop(words: Sequence[str]) -> bool:
     """Whether the text ends with one phrase of up to LOOP_MAX_WORDS words, LOOP_REPEATS times over."""
     for length in range(1, LOOP_MAX_WORDS + 1):
-        tail = words[-length * LOOP_REPEATS :]
+        tail = list(words[-length * LOOP_REPEATS :])
         if len(tail) == length * LOOP_REPEATS and tail == tail[:length] * LOOP_REPEATS:
             return True
     return False

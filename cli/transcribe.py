@@ -1,0 +1,156 @@
+"""`fonoteca transcribe`: one file, here and now, without a stack."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.errors import CliError
+from cli.output import note
+
+if TYPE_CHECKING:
+    from db.transcripts import Transcript
+    from speech.checkpoint import CheckpointCard
+    from speech.engine import Hypothesis, Phi4Engine
+    from speech.split import Split
+
+
+class TextFormat(StrEnum):
+    TXT = "txt"
+    SRT = "srt"
+    VTT = "vtt"
+    JSON = "json"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("transcribe")(transcribe)
+
+
+def transcribe(
+    file: Annotated[Path, typer.Argument(help="The media file.", show_default=False)],
+    text_format: Annotated[
+        TextFormat, typer.Option("--format", "-f", help="What to write.", case_sensitive=False)
+    ] = TextFormat.TXT,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write to. Unset: standard output.", show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the checkpoint. Unset: FONOTECA_MODEL, or the demo model.", show_default=False
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1 ... Unset: FONOTECA_DEVICE.", show_default=False)
+    ] = None,
+) -> None:
+    """Transcribe one file on this machine, without a running stack.
+
+    Nothing is stored. Seconds that could not be read are listed on standard error, and the exit code is 1.
+    """
+    if not file.is_file():
+        raise CliError(f"{file}: no such file" if not file.exists() else f"{file}: not a file")
+    if output is not None and not output.parent.is_dir():
+        raise CliError(f"{output}: the folder {output.parent} does not exist")
+    from api.export import render
+
+    transcript = transcribe_file(file, model=model, device=device)
+    content = render(transcript, text_format.value)
+    if output is None:
+        sys.stdout.write(content if content.endswith("\n") else content + "\n")
+    else:
+        output.write_text(content, encoding="utf-8")
+    if transcript.notice:
+        note(transcript.notice)
+    if transcript.failed_s:
+        holes = "; ".join(
+            f"{gap.start_s:.2f}-{gap.end_s:.2f} s: {gap.reason}" for gap in transcript.gaps if gap.reason
+        )
+        raise CliError(f"{file.name}: {transcript.failed_s:.2f} s could not be transcribed ({holes})")
+
+
+def transcribe_file(file: Path, *, model: str | None = None, device: str | None = None) -> Transcript:
+    """Split and transcribe one file with the production splitter and engine.
+
+    Raises:
+        speech.errors.MediaError: the file cannot be read as sound.
+        speech.checkpoint.CheckpointError: the model cannot be opened.
+    """
+    import tempfile
+
+    from db.settings import Settings
+    from speech.checkpoint import open_checkpoint, read_card
+    from speech.engine import Phi4Engine
+    from speech.split import split_media
+    from speech.working_copy import read_spans
+
+    settings = Settings()
+    folder = model or settings.model
+    with tempfile.TemporaryDirectory(prefix="fonoteca-transcribe-") as scratch:
+        copy = Path(scratch) / "working.flac"
+        # first the file, then the model: a bad file is told at once
+        found = split_media(file, name=file.name, working_copy=copy)
+        card = read_card(folder)
+        engine = Phi4Engine(*open_checkpoint(folder, device=device or settings.device, dtype=settings.dtype))
+        hypotheses = engine.transcribe(list(read_spans(copy, found.segments)))
+    return _as_transcript(file.name, found, card, engine, hypotheses)
+
+
+def _as_transcript(
+    name: str, found: Split, card: CheckpointCard, engine: Phi4Engine, hypotheses: list[Hypothesis]
+) -> Transcript:
+    import datetime as dt
+    import uuid
+
+    from db.code_version import code_version
+    from db.schema import SAMPLE_RATE_HZ
+    from db.states import GapKind, SegmentState
+    from db.transcripts import Gap, Model, Segment, Transcript
+
+    def seconds(n_samples: int) -> float:
+        return round(n_samples / SAMPLE_RATE_HZ, 3)
+
+    segments = tuple(
+        Segment(
+            index=index,
+            start_s=seconds(span.start_sample),
+            end_s=seconds(span.end_sample),
+            state=SegmentState.DONE,
+            text=hypothesis.text,
+            mean_logprob=hypothesis.mean_logprob,
+            flags=hypothesis.flags,
+            failure_reason=None,
+        )
+        for index, (span, hypothesis) in enumerate(zip(found.segments, hypotheses, strict=True))
+    )
+    gaps = [
+        Gap(GapKind.NO_SPEECH, seconds(gap.start_sample), seconds(gap.end_sample), None)
+        for gap in found.no_speech
+    ]
+    gaps += [
+        Gap(GapKind.FAILED, seconds(gap.start_sample), seconds(gap.end_sample), gap.reason)
+        for gap in found.failed
+    ]
+    return Transcript(
+        recording_id=uuid.uuid4(),
+        recording=name,
+        transcript_id=uuid.uuid4(),
+        model=Model(card.name, card.is_demo, card.weights_sha256),
+        prompt=engine.prompt,
+        decode_settings=engine.describe(),
+        splitter_version=found.splitter_version,
+        code_version=code_version(),
+        duration_s=seconds(found.duration_samples),
+        transcribed_s=seconds(sum(s.end_sample - s.start_sample for s in found.segments)),
+        no_speech_s=seconds(sum(g.end_sample - g.start_sample for g in found.no_speech)),
+        failed_s=seconds(sum(g.end_sample - g.start_sample for g in found.failed)),
+        finished_at=dt.datetime.now(dt.UTC),
+        segments=segments,
+        gaps=tuple(sorted(gaps, key=lambda gap: gap.start_s)),
+    )

@@ -1,0 +1,81 @@
+"""The Celery application that workers and beat run: `celery -A workers.app worker -Q media`.
+
+Tasks are shells: what they do is in `split.py`, `transcribe.py`, `sweep.py`, testable without a broker. A task
+does one piece of work and ends, so that SIGTERM (warm shutdown) waits for one piece and no more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from celery import signals
+
+from db.connect import make_engine
+from db.settings import Settings
+from workers import context
+from workers.queue import GPU_QUEUE, SPLIT_TASK, SWEEP_TASK, TRANSCRIBE_TASK, make_celery
+
+log = structlog.get_logger(__name__)
+
+settings = Settings()
+app = make_celery(settings)
+
+
+_transcriber: Any = None
+
+
+def _open_transcriber() -> Any:
+    """This process's engine, opened on first use. Imported late: beat and the media worker need no model."""
+    global _transcriber
+    if _transcriber is None:
+        from workers.transcribe import Transcriber
+
+        _transcriber = Transcriber.open(context.current("gpu"))
+    return _transcriber
+
+
+@app.task(name=SPLIT_TASK)
+def split() -> None:
+    """Split one recording."""
+    from workers.split import split_one
+
+    split_one(context.current("media"))
+
+
+@app.task(name=TRANSCRIBE_TASK)
+def transcribe() -> None:
+    """Transcribe one batch of segments."""
+    from workers.transcribe import transcribe_batch
+
+    transcribe_batch(context.current("gpu"), _open_transcriber())
+
+
+@app.task(name=SWEEP_TASK)
+def sweep() -> None:
+    """Put right what was lost."""
+    from workers.sweep import sweep as run_sweep
+
+    engine = make_engine(settings.require_database_url(), application_name="fonoteca-sweep", pool_size=1)
+    try:
+        run_sweep(engine, settings)
+    finally:
+        engine.dispose()
+
+
+@signals.celeryd_after_setup.connect
+def open_model_at_start(instance: Any, **_: Any) -> None:
+    """A GPU worker opens its model before it takes work, so that a wrong folder shows at once."""
+    if GPU_QUEUE in instance.app.amqp.queues.consume_from:
+        try:
+            _open_transcriber()
+        except Exception as error:
+            log.exception("model_not_opened", model=settings.model)
+            raise SystemExit(f"fonoteca: the GPU worker cannot start: {error}") from error
+
+
+@signals.worker_process_shutdown.connect
+@signals.worker_shutdown.connect
+def close_context(**_: Any) -> None:
+    """Give back what is claimed when the process ends in order."""
+    context.close_current()

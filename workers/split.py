@@ -1,0 +1,100 @@
+"""Splitting one recording: claim, read, cut, store. A plain function; `workers/app.py` makes it a task."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import structlog
+
+from db.code_version import code_version
+from db.connect import transaction
+from db.media_store import working_copy_key
+from db.queue import claim_recording, count_waiting, fail_split, store_split
+from db.states import GapKind
+from db.work import Failure, NewGap, NewTranscript, SplitClaim
+from speech.errors import MediaError
+from speech.split import Split, split_media
+from workers.context import WorkerContext
+from workers.queue import wake_split, wake_transcribe
+
+log = structlog.get_logger(__name__)
+
+
+def split_one(context: WorkerContext) -> bool:
+    """Split the next received recording.
+
+    Bad media fails its own recording with a reason for the submitter. Anything else that goes wrong (the object
+    store, the disk) is retried, up to `max_attempts`.
+
+    Returns:
+        False when no recording waits.
+    """
+    worker_id = context.session.ensure_alive()
+    with transaction(context.engine) as tx:
+        claim = claim_recording(tx.connection, worker_id)
+        if claim is None:
+            return False
+        if count_waiting(tx.connection, cap=1).recordings:
+            tx.after_commit(wake_split)  # for a colleague, while this one is busy
+    bound = log.bind(recording_id=str(claim.recording_id), attempt=claim.attempt)
+    context.session.begin_work()
+    try:
+        _split(context, worker_id, claim)
+    except MediaError as error:
+        bound.info("split_refused_media", code=error.code, reason=str(error))
+        _fail(context, worker_id, claim, Failure(error.code, str(error), retryable=False))
+    except Exception as error:
+        bound.exception("split_failed")
+        reason = f"{claim.name}: could not be split ({type(error).__name__}: {error})"
+        _fail(context, worker_id, claim, Failure("split_error", reason, retryable=True))
+    finally:
+        context.session.end_work()
+    return True
+
+
+def _split(context: WorkerContext, worker_id: int, claim: SplitClaim) -> None:
+    key = working_copy_key(claim.broadcaster_id, claim.recording_id, claim.attempt)
+    with tempfile.TemporaryDirectory(prefix="fonoteca-split-") as folder:
+        copy = Path(folder) / "working.flac"
+        found = split_media(context.store.open(claim.media_key), name=claim.name, working_copy=copy)
+        context.store.put_file(key, copy)
+    with transaction(context.engine) as tx:
+        stored = store_split(tx.connection, claim, worker_id, as_transcript(found, key))
+        if stored and found.segments:
+            tx.after_commit(wake_transcribe)
+    if not stored:
+        log.warning("split_claim_lost", recording_id=str(claim.recording_id), attempt=claim.attempt)
+        context.store.delete(key)
+        return
+    for attempt in range(1, claim.attempt):  # copies of attempts whose worker died
+        context.store.delete(working_copy_key(claim.broadcaster_id, claim.recording_id, attempt))
+    log.info(
+        "recording_split",
+        recording_id=str(claim.recording_id),
+        segments=len(found.segments),
+        duration_samples=found.duration_samples,
+    )
+
+
+def as_transcript(found: Split, key: str) -> NewTranscript:
+    """What the splitter found, as the queue stores it."""
+    gaps = [NewGap(GapKind.NO_SPEECH, gap.start_sample, gap.end_sample) for gap in found.no_speech]
+    gaps += [NewGap(GapKind.FAILED, gap.start_sample, gap.end_sample, gap.reason) for gap in found.failed]
+    return NewTranscript(
+        splitter_version=found.splitter_version,
+        code_version=code_version(),
+        duration_samples=found.duration_samples,
+        working_copy_key=key,
+        media_info=asdict(found.info),
+        segments=[(segment.start_sample, segment.end_sample) for segment in found.segments],
+        gaps=sorted(gaps, key=lambda gap: gap.start_sample),
+    )
+
+
+def _fail(context: WorkerContext, worker_id: int, claim: SplitClaim, failure: Failure) -> None:
+    with transaction(context.engine) as tx:
+        fail_split(tx.connection, claim, worker_id, failure, max_attempts=context.settings.max_attempts)
+        if failure.retryable:
+            tx.after_commit(wake_split)
