@@ -15,6 +15,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -293,6 +294,13 @@ class EmbeddedPostgres:
 
     def _create(self, programs: Path) -> None:
         """Make the cluster under a temporary name first, so that a half-made one is never taken for whole."""
+        try:
+            pwd.getpwuid(self._account.uid if self._account else os.geteuid())
+        except KeyError:
+            raise FolderError(
+                f"{self.data_dir} cannot be made: PostgreSQL needs a user with a name, and user id {os.geteuid()} "
+                f"has none here. Run as a user known to the system, or set FONOTECA_DATABASE_URL"
+            ) from None
         fresh = self.data_dir.with_name(self.data_dir.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)
         make_private_folder(fresh, self._account)

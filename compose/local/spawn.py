@@ -184,6 +184,31 @@ def end_strays(program: str, marker: str, *, signals: Sequence[signal.Signals], 
     )
 
 
+def end_leftover(pid: int, environment: Mapping[str, str], *, patience_s: float) -> bool:
+    """End a service that a killed manager left, with its process group, after waiting for it to end by itself.
+
+    Touches `pid` only when it leads its own session and was started with all of `environment`, so never a
+    process that got the number since (Linux only; elsewhere nothing is touched).
+
+    Returns:
+        Whether it had to be killed.
+    """
+    try:
+        given = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        if os.getsid(pid) != pid:
+            return False
+    except OSError:  # ended, or another user's
+        return False
+    if not all(os.fsencode(f"{key}={value}") in given for key, value in environment.items()):
+        return False
+    if wait_until(lambda: not is_running(pid), patience_s):
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    wait_until(lambda: not is_running(pid), patience_s)
+    return True
+
+
 def open_log(path: Path) -> IO[bytes]:
     """Open a log for appending, set aside as `<name>.1` where it grew past LOG_ROTATE_BYTES."""
     make_passage(path.parent)

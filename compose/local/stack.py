@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import socket
@@ -22,13 +23,19 @@ from compose.local.folders import FolderLock, make_passage, make_private_folder
 from compose.local.postgres import EmbeddedPostgres
 from compose.local.process import Service
 from compose.local.services import MIGRATE, SERVICES, ServiceSpec
+from compose.local.spawn import end_leftover
 from compose.local.supervise import Backoff, Watched
 from compose.local.valkey import EmbeddedValkey
 from db.settings import STACK_FILE_NAME, Settings
 
+logger = logging.getLogger(__name__)
+
 CHECK_INTERVAL_S = 0.1
 SUPERVISE_INTERVAL_S = 0.5
 FAILED_START_DRAIN_S = 5.0
+LEFTOVER_PATIENCE_S = 10.0
+"""How long services of a killed manager may take to end before a new stack ends them: they hold the port and
+the GPU's memory."""
 
 Progress = Callable[[str, str], None]
 """Called with a part's name and its state: starting, ready, restarted, stopping or stopped."""
@@ -155,6 +162,7 @@ class Stack:
             "FONOTECA_UPLOAD_DIR": str(self.upload_dir),
             "FONOTECA_API_HOST": self.host,
             "FONOTECA_API_PORT": str(self.port),
+            "FONOTECA_STACK_PID": str(os.getpid()),  # see _end_leftovers
             "PYTHONUNBUFFERED": "1",
         }
 
@@ -258,7 +266,7 @@ class Stack:
         return ((self._migrate,) if self._migrate else ()) + self._specs
 
     def _start(self) -> None:
-        (self.home / STACK_FILE_NAME).unlink(missing_ok=True)  # of a manager that was killed
+        self._end_leftovers()
         self.port = self._choose_port()
         make_passage(self.upload_dir)
         if self._settings.storage_url is None:
@@ -287,6 +295,23 @@ class Stack:
                 service.log_file,
             )
         self._write_stack_file()
+
+    def _end_leftovers(self) -> None:
+        """End what a killed manager of this home left. The servers see to their own in their `start`."""
+        file = self.home / STACK_FILE_NAME
+        try:
+            stale = json.loads(file.read_text())
+            marks = {"FONOTECA_HOME": str(self.home), "FONOTECA_STACK_PID": str(stale["pid"])}
+            pids = [int(pid) for name, pid in stale["services"].items() if name not in ("postgres", "valkey")]
+        except FileNotFoundError:
+            return
+        except (ValueError, KeyError, TypeError, AttributeError):
+            logger.warning("%s is damaged and says nothing of an earlier stack: ignored", file)
+        else:
+            for pid in pids:
+                if end_leftover(pid, marks, patience_s=LEFTOVER_PATIENCE_S):
+                    logger.warning("killed process %d, which an earlier stack on %s left", pid, self.home)
+        file.unlink()
 
     def _choose_port(self) -> int:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET

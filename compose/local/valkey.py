@@ -164,6 +164,9 @@ class EmbeddedValkey:
             "unixsocketperm": "700",
             "dir": str(self.data_dir),
             "appendonly": "yes" if self.durable else "no",
+            # Under the default, everysec, a write is answered before it leaves the process while an fsync is under
+            # way, and kill -9 loses it. A queue of wake-ups writes a few times per task: it can afford always.
+            "appendfsync": "always",
             "save": "",  # no snapshots: the append-only file is the copy on disk
             "maxmemory-policy": "noeviction",  # a queue that drops its oldest messages is none
             "proc-title-template": f"{{title}} {self._marker()}",

@@ -240,6 +240,15 @@ def test_a_server_that_cannot_start_shows_its_log(home_with_cluster: Path) -> No
         make(home_with_cluster).start()
 
 
+def test_a_user_without_a_name_is_told_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(FolderError, match=r"needs a user with a name, and user id \d+ has none"):
+        make(home).start()
+
+
 @pytest.mark.parametrize(("content", "reason"), [("16", "data of PostgreSQL 16"), (None, "no PG_VERSION")])
 def test_a_folder_of_something_else_is_refused(home: Path, content: str | None, reason: str) -> None:
     data = home / "postgres"

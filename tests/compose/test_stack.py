@@ -247,6 +247,20 @@ def test_a_part_that_keeps_dying_is_restarted_at_a_growing_distance(
     assert [Backoff().delay_s(restarts) for restarts in (0, 1, 2, 3, 20)] == [0, 1, 2, 4, 60]
 
 
+@pytest.mark.usefixtures("no_servers")
+def test_an_old_stack_file_never_ends_a_stranger(
+    home: Path, run_script: Callable[..., subprocess.Popen[str]]
+) -> None:
+    stranger = run_script("import threading; print('up', flush=True); threading.Event().wait()")
+    assert stranger.stdout is not None
+    stranger.stdout.readline()
+    (home / "stack.json").write_text(json.dumps({"pid": 1, "services": {"api": stranger.pid}}))
+    Stack(home, services=(), migrate=None).start().stop()
+    (home / "stack.json").write_text("{")
+    Stack(home, services=(), migrate=None).start().stop()
+    assert stranger.poll() is None
+
+
 MANAGER = """
 import sys, threading
 from pathlib import Path
@@ -260,15 +274,18 @@ threading.Event().wait()
 
 
 def test_a_killed_stack_leaves_nothing_and_starts_again(
-    home_with_cluster: Path, run_script: Callable[..., subprocess.Popen[str]]
+    home_with_cluster: Path, run_script: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manager = run_script(MANAGER, home_with_cluster, WORKER_CODE)
+    monkeypatch.setattr("compose.local.stack.LEFTOVER_PATIENCE_S", 0.2)
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"  # e.g. busy on the GPU
+    manager = run_script(MANAGER, home_with_cluster, deaf + WORKER_CODE)
     assert manager.stdout is not None
     assert manager.stdout.readline() == "up\n"
     pids = json.loads((home_with_cluster / "stack.json").read_text())["services"]
     assert set(pids) == {"postgres", "valkey", "worker"}
     manager.kill()
     manager.wait()
+    assert is_running(pids["worker"])
     with Stack(home_with_cluster, durable=False, services=(), migrate=None) as stack:
-        assert wait_until(lambda: not any(is_running(pid) for pid in pids.values()), 10)
+        assert not any(is_running(pid) for pid in pids.values())
         assert set(stack.pids) == {"postgres", "valkey"}

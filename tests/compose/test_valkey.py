@@ -54,7 +54,7 @@ def test_it_answers_on_a_private_socket_only_and_ends(home: Path) -> None:
 def test_data_survive_kill_9(home: Path) -> None:
     with make(home) as server:
         with client(server) as connection:
-            for number in range(1000):
+            for number in range(500):
                 connection.rpush("queue", number)
         url, killed = server.url, server.pid
         assert killed is not None
@@ -63,7 +63,7 @@ def test_data_survive_kill_9(home: Path) -> None:
         server.start()
         assert server.url == url
         with client(server) as connection:
-            assert connection.llen("queue") == 1000
+            assert connection.llen("queue") == 500
 
 
 def test_without_durability_nothing_reaches_the_disk(home: Path) -> None:
