@@ -88,15 +88,11 @@ def split_media(
 def check_tiling(split: Split) -> None:
     """Raise RuntimeError unless segments, no speech and failed spans cover every sample exactly once."""
     at = 0
-    spans = [
-        (span.start_sample, span.end_sample) for span in (*split.segments, *split.no_speech, *split.failed)
-    ]
-    for start_sample, end_sample in sorted(spans):
-        if start_sample != at or end_sample <= start_sample:
-            raise RuntimeError(
-                f"the split is wrong at sample {at}: next span is [{start_sample}, {end_sample})"
-            )
-        at = end_sample
+    failed = (Span(hole.start_sample, hole.end_sample) for hole in split.failed)
+    for span in sorted([*split.segments, *split.no_speech, *failed]):
+        if span.start_sample != at or span.end_sample <= span.start_sample:
+            raise RuntimeError(f"the split is wrong at sample {at}: the next span is {span}")
+        at = span.end_sample
     if at != split.duration_samples:
         raise RuntimeError(f"the split ends at sample {at}, the recording at {split.duration_samples}")
 
