@@ -1,0 +1,400 @@
+"""The queue loses nothing and stores nothing twice, whoever dies, wakes late or comes at once."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from db import queue
+from db.connect import transaction
+from db.liveness import WorkerSession
+from db.states import GapKind, Priority
+from db.work import (
+    CoverageError,
+    Failure,
+    ModelBinding,
+    NewGap,
+    NewTranscript,
+    SegmentClaim,
+    SegmentResult,
+    SplitClaim,
+)
+
+SECOND = 16_000
+NewWorker = Callable[..., WorkerSession]
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def new_worker(engine: Engine) -> Iterator[NewWorker]:
+    """Registers live workers; ends those that are still there."""
+    workers = []
+
+    def make(lease_s: float = 60) -> WorkerSession:
+        worker = WorkerSession(engine, role="gpu", code_version="test", lease_s=lease_s, claim_limit_s=60)
+        workers.append(worker.start())
+        return worker
+
+    yield make
+    for worker in workers:
+        worker.stop()
+
+
+def kill(worker: WorkerSession) -> None:
+    """What kill -9 does to a worker: its connection closes without a word, and nothing renews its lease."""
+    worker._stop.set()
+    worker._thread.join()
+    worker._drop_connection()
+
+
+def model(engine: Engine, name: str = "m") -> ModelBinding:
+    with transaction(engine) as tx:
+        model_id = tx.connection.scalar(
+            text(
+                "INSERT INTO models (name, weights_sha256, is_demo, config) VALUES (:name, 'x', true, '{}') "
+                "ON CONFLICT (name, weights_sha256) DO UPDATE SET name = :name RETURNING id"
+            ),
+            {"name": name},
+        )
+    return ModelBinding(model_id, "prompt", {"method": "greedy"})
+
+
+def transcript(n_segments: int, gaps: Sequence[NewGap] = (), duration_s: int | None = None) -> NewTranscript:
+    """One-second segments from the start, then the gaps."""
+    end = max([n_segments * SECOND, *(gap.end_sample for gap in gaps)])
+    return NewTranscript(
+        splitter_version="s1",
+        code_version="test",
+        duration_samples=duration_s * SECOND if duration_s else end,
+        working_copy_key="k",
+        media_info={},
+        segments=[(k * SECOND, (k + 1) * SECOND) for k in range(n_segments)],
+        gaps=gaps,
+    )
+
+
+def split(engine: Engine, worker: WorkerSession, found: NewTranscript) -> uuid.UUID:
+    """Split the next received recording into `found`; its id."""
+    with transaction(engine) as tx:
+        claim = queue.claim_recording(tx.connection, worker.worker_id)
+        assert claim is not None
+        assert queue.store_split(tx.connection, claim, worker.worker_id, found)
+    return claim.recording_id
+
+
+def claim(
+    engine: Engine, worker: WorkerSession, binding: ModelBinding, limit: int = 16
+) -> list[SegmentClaim]:
+    with transaction(engine) as tx:
+        return queue.claim_segments(tx.connection, worker.worker_id, binding, limit=limit)
+
+
+def result(claimed: SegmentClaim, words: str = "texto") -> SegmentResult:
+    return SegmentResult(claimed.segment_id, claimed.attempt, words, [7, 8], [-0.1, -0.2], -0.15, [])
+
+
+def store(engine: Engine, worker: WorkerSession, claims: Sequence[SegmentClaim], words: str = "texto") -> int:
+    with transaction(engine) as tx:
+        return queue.store_results(tx.connection, worker.worker_id, [result(c, words) for c in claims])
+
+
+def rows(engine: Engine, query: str, **values: Any) -> list[Any]:
+    with engine.connect() as connection:
+        return list(connection.execute(text(query), values).all())
+
+
+def state_of(engine: Engine, recording_id: uuid.UUID) -> Any:
+    return rows(engine, "SELECT * FROM recordings WHERE id = :id", id=recording_id)[0]
+
+
+def test_a_claim_takes_segments_across_recordings_by_priority(
+    engine: Engine, new_worker: NewWorker, make_recording: Make
+) -> None:
+    worker, binding = new_worker(), model(engine)
+    order = []
+    for priority in (Priority.ARCHIVE, Priority.NORMAL, Priority.URGENT):
+        make_recording(priority=priority)
+        order.append(split(engine, worker, transcript(2)))
+    claims = claim(engine, worker, binding, limit=5)
+    taken = Counter(c.recording_id for c in claims)
+    assert taken == {order[2]: 2, order[1]: 2, order[0]: 1}
+
+
+def test_many_workers_at_once_store_every_segment_exactly_once(
+    engine: Engine, new_worker: NewWorker, make_recording: Make
+) -> None:
+    splitter, binding = new_worker(), model(engine)
+    recordings = []
+    for _ in range(5):
+        make_recording()
+        recordings.append(split(engine, splitter, transcript(40)))
+    stored: list[int] = []
+    problems: list[BaseException] = []
+
+    def work() -> None:
+        worker = new_worker()
+        try:
+            while claims := claim(engine, worker, binding, limit=7):
+                assert store(engine, worker, claims) == len(claims)
+                stored.extend(c.segment_id for c in claims)
+        except BaseException as error:
+            problems.append(error)
+            raise
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not problems
+    assert len(stored) == len(set(stored)) == 200
+    for recording_id in recordings:
+        assert state_of(engine, recording_id).state == "completed"
+    assert rows(engine, "SELECT count(*), max(attempt) FROM attempts WHERE segment_id IS NOT NULL") == [
+        (200, 1)
+    ]
+
+
+def test_a_killed_workers_claims_go_back_and_its_late_results_are_dropped(
+    engine: Engine, new_worker: NewWorker, make_recording: Make
+) -> None:
+    dead, other, binding = new_worker(), new_worker(), model(engine)
+    make_recording()
+    recording_id = split(engine, other, transcript(3))
+    lost = claim(engine, dead, binding)
+    with transaction(engine) as tx:
+        assert queue.take_back_dead_claims(tx.connection).segments_returned == 0, "its worker lives"
+    kill(dead)
+    with transaction(engine) as tx:
+        assert queue.take_back_dead_claims(tx.connection).segments_returned == 3
+    with transaction(engine) as tx:
+        assert queue.take_back_dead_claims(tx.connection).segments_returned == 0, (
+            "running it again does nothing"
+        )
+    again = claim(engine, other, binding)
+    assert {c.segment_id for c in again} == {c.segment_id for c in lost}
+    assert store(engine, dead, lost, "tarde") == 0
+    assert store(engine, other, again, "a tempo") == 3
+    assert store(engine, dead, lost, "tarde") == 0
+    assert rows(engine, "SELECT DISTINCT text FROM segments") == [("a tempo",)]
+    assert state_of(engine, recording_id).state == "completed"
+    outcomes = rows(engine, "SELECT outcome, count(*) FROM attempts WHERE segment_id IS NOT NULL GROUP BY 1")
+    assert dict(outcomes) == {"lost": 3, "done": 3}
+
+
+def test_a_frozen_worker_loses_its_claims_with_its_lease(
+    engine: Engine, new_worker: NewWorker, make_recording: Make
+) -> None:
+    frozen, binding = new_worker(), model(engine)
+    make_recording()
+    split(engine, frozen, transcript(2))
+    claims = claim(engine, frozen, binding)
+    with transaction(engine) as tx:  # as if nothing had renewed it: the lock is still held
+        tx.connection.execute(text("UPDATE workers SET lease_until = now() - interval '1 second'"))
+        assert queue.take_back_dead_claims(tx.connection).segments_returned == 2
+    assert store(engine, frozen, claims) == 0
+    assert frozen.ensure_alive() == frozen.worker_id, "awake again, it may claim anew"
+    assert store(engine, frozen, claim(engine, frozen, binding)) == 2
+
+
+def test_what_kills_its_workers_is_run_alone_and_fails_in_the_end(
+    engine: Engine, new_worker: NewWorker, make_recording: Make
+) -> None:
+    binding = model(engine)
+    splitter = new_worker()
+    make_recording()
+    recording_id = split(engine, splitter, transcript(4))
+    for _ in range(queue.ISOLATE_AFTER_LOSSES):
+        worker = new_worker()
+        assert len(claim(engine, worker, binding)) == 4
+        kill(worker)
+        with transaction(engine) as tx:
+            queue.take_back_dead_claims(tx.connection)
+    worker = new_worker()
+    killer = claim(engine, worker, binding)
+    assert len(killer) == 1, "suspects are taken one at a time"
+    for _ in range(queue.MAX_LOSSES - queue.ISOLATE_AFTER_LOSSES):
+        kill(worker)
+        with transaction(engine) as tx:
+            queue.take_back_dead_claims(tx.connection)
+        worker = new_worker()
+        # the other three, innocent, get through
+        while (claims := claim(engine, worker, binding)) and claims[0].segment_id != killer[0].segment_id:
+            assert store(engine, worker, claims) == 1
+    recording = state_of(engine, recording_id)
+    assert recording.state == "partial"
+    assert "1.00 s could not be transcribed" in recording.failure_reason
+    failed = rows(engine, "SELECT id, failure_reason FROM segments WHERE state = 'failed'")
+    assert failed == [(killer[0].segment_id, "its worker died 5 times while transcribing it")]
+
+
+def test_splitting_survives_the_death_of_its_worker(
+    engine: Engine, new_worker: NewWorker, make_recording: Make
+) -> None:
+    dead, other = new_worker(), new_worker()
+    make_recording()
+    with transaction(engine) as tx:
+        lost = queue.claim_recording(tx.connection, dead.worker_id)
+        assert lost is not None
+    kill(dead)
+    with transaction(engine) as tx:
+        assert queue.take_back_dead_claims(tx.connection).recordings_returned == 1
+    recording_id = split(engine, other, transcript(1))
+    with transaction(engine) as tx:
+        assert not queue.store_split(tx.connection, lost, dead.worker_id, transcript(9)), "late: refused"
+    assert rows(engine, "SELECT count(*) FROM segments") == [(1,)]
+    assert state_of(engine, recording_id).attempt == 2
+
+
+def test_a_file_that_keeps_killing_the_splitter_fails_with_a_reason(
+    engine: Engine, new_worker: NewWorker, make_recording: Make
+) -> None:
+    made = make_recording()
+    for _ in range(queue.MAX_LOSSES):
+        worker = new_worker()
+        with transaction(engine) as tx:
+            assert queue.claim_recording(tx.connection, worker.worker_id) is not None
+        kill(worker)
+        with transaction(engine) as tx:
+            queue.take_back_dead_claims(tx.connection)
+    recording = state_of(engine, made.id)
+    assert (recording.state, recording.failure_code) == ("failed", "worker_died")
+    assert "convert it with another tool" in recording.failure_reason
+
+
+@pytest.mark.parametrize(
+    ("segments", "fail", "gaps", "state", "sums"),
+    [
+        (2, 0, [], "completed", (2, 0, 0)),
+        (2, 0, [NewGap(GapKind.NO_SPEECH, 2 * SECOND, 5 * SECOND)], "completed", (2, 3, 0)),
+        (0, 0, [NewGap(GapKind.NO_SPEECH, 0, 5 * SECOND)], "completed", (0, 5, 0)),
+        (2, 1, [], "partial", (1, 0, 1)),
+        (2, 0, [NewGap(GapKind.FAILED, 2 * SECOND, 3 * SECOND, "hole")], "partial", (2, 0, 1)),
+        (2, 2, [], "failed", (0, 0, 2)),
+    ],
+)
+def test_a_recording_is_completed_only_when_no_second_failed(
+    engine: Engine,
+    new_worker: NewWorker,
+    make_recording: Make,
+    segments: int,
+    fail: int,
+    gaps: list[NewGap],
+    state: str,
+    sums: tuple[int, int, int],
+) -> None:
+    worker, binding = new_worker(), model(engine)
+    make_recording()
+    recording_id = split(engine, worker, transcript(segments, gaps))
+    claims = claim(engine, worker, binding)
+    with transaction(engine) as tx:
+        for claimed in claims[:fail]:
+            failure = Failure("engine_error", "does not go", retryable=False)
+            queue.fail_segment(tx.connection, worker.worker_id, claimed, failure, max_attempts=3)
+    store(engine, worker, claims[fail:])
+    recording = state_of(engine, recording_id)
+    assert recording.state == state
+    assert (recording.failure_reason is None) == (state == "completed")
+    found = rows(
+        engine,
+        "SELECT transcribed_samples, no_speech_samples, failed_samples, duration_samples, is_current "
+        "FROM transcripts WHERE finished_at IS NOT NULL",
+    )
+    assert found == [(*(n * SECOND for n in sums), sum(sums) * SECOND, True)]
+    assert rows(engine, "SELECT kind FROM events ORDER BY id DESC LIMIT 1") == [(f"recording.{state}",)]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        transcript(2, duration_s=3),
+        transcript(2, duration_s=1),
+        transcript(2, [NewGap(GapKind.NO_SPEECH, SECOND, 3 * SECOND)]),
+        transcript(2, [NewGap(GapKind.NO_SPEECH, 3 * SECOND, 4 * SECOND)]),
+    ],
+    ids=["short of the end", "past the end", "overlap", "hole"],
+)
+def test_seconds_that_do_not_add_up_are_refused(
+    engine: Engine, new_worker: NewWorker, make_recording: Make, found: NewTranscript
+) -> None:
+    worker = new_worker()
+    make_recording()
+    with pytest.raises(CoverageError):
+        split(engine, worker, found)
+    assert rows(engine, "SELECT count(*) FROM segments") == [(0,)]
+
+
+def test_a_retryable_failure_is_tried_again_until_the_limit(
+    engine: Engine, new_worker: NewWorker, make_recording: Make
+) -> None:
+    worker, binding = new_worker(), model(engine)
+    make_recording()
+    recording_id = split(engine, worker, transcript(2))
+    good, bad = sorted(claim(engine, worker, binding), key=lambda c: c.start_sample)
+    store(engine, worker, [good])
+    for attempt in (1, 2, 3):
+        assert bad.attempt == attempt
+        failure = Failure("working_copy_unreadable", "the bucket did not answer", retryable=True)
+        with transaction(engine) as tx:
+            assert queue.fail_segment(tx.connection, worker.worker_id, bad, failure, max_attempts=3)
+            assert not queue.fail_segment(tx.connection, worker.worker_id, bad, failure, max_attempts=3)
+        claims = claim(engine, worker, binding)
+        bad = claims[0] if claims else bad
+    assert not claims
+    assert state_of(engine, recording_id).state == "partial"
+    reasons = rows(engine, "SELECT failure_reason FROM segments WHERE state = 'failed'")
+    assert reasons == [("the bucket did not answer",)]
+
+
+def test_one_transcript_is_one_models(engine: Engine, new_worker: NewWorker, make_recording: Make) -> None:
+    worker = new_worker()
+    first, second = model(engine, "first"), model(engine, "second")
+    make_recording()
+    split(engine, worker, transcript(4))
+    begun = claim(engine, worker, first, limit=2)
+    assert claim(engine, worker, second) == [], "the first model has begun it"
+    assert len(claim(engine, worker, first)) == 2
+    assert len(begun) == 2
+    assert rows(engine, "SELECT model_id, prompt FROM transcripts") == [(first.model_id, "prompt")]
+
+
+def test_a_worker_that_leaves_gives_back_without_blame(
+    engine: Engine, new_worker: NewWorker, make_recording: Make
+) -> None:
+    worker, binding = new_worker(), model(engine)
+    make_recording()
+    split(engine, worker, transcript(2))
+    make_recording()
+    with transaction(engine) as tx:
+        assert queue.claim_recording(tx.connection, worker.worker_id) is not None
+    claim(engine, worker, binding)
+    with transaction(engine) as tx:
+        assert queue.return_claims(tx.connection, worker.worker_id) == 3
+    assert rows(engine, "SELECT DISTINCT state, losses, failures FROM segments") == [("pending", 0, 0)]
+    assert rows(engine, "SELECT count(*) FROM attempts WHERE outcome = 'returned'") == [(3,)]
+
+
+def test_a_bad_file_fails_at_once_and_a_hiccup_is_retried(
+    engine: Engine, new_worker: NewWorker, make_recording: Make
+) -> None:
+    worker = new_worker()
+    bad, hiccup = make_recording(), make_recording()
+
+    def fail(failure: Failure) -> SplitClaim:
+        with transaction(engine) as tx:
+            claimed = queue.claim_recording(tx.connection, worker.worker_id)
+            assert claimed is not None
+            queue.fail_split(tx.connection, claimed, worker.worker_id, failure, max_attempts=2)
+        return claimed
+
+    assert fail(Failure("not_media", "bad.mp3 is text", retryable=False)).recording_id == bad.id
+    assert state_of(engine, bad.id).failure_reason == "bad.mp3 is text"
+    for _ in range(2):
+        assert fail(Failure("split_error", "no room", retryable=True)).recording_id == hiccup.id
+    assert (state_of(engine, hiccup.id).state, state_of(engine, hiccup.id).attempt) == ("failed", 2)
