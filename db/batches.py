@@ -328,6 +328,15 @@ def find_batch(connection: Connection, broadcaster_id: int, batch_id: uuid.UUID)
     return _batch(row) if row else None
 
 
+def batch_exists(connection: Connection, broadcaster_id: int, batch_id: uuid.UUID) -> bool:
+    """Whether the broadcaster has this batch."""
+    found: bool = connection.execute(
+        text("SELECT EXISTS (SELECT FROM batches WHERE id = :id AND broadcaster_id = :broadcaster_id)"),
+        {"id": batch_id, "broadcaster_id": broadcaster_id},
+    ).scalar_one()
+    return found
+
+
 _RECORDINGS_SQL = f"""
     SELECT r.id, r.batch_id, b.name AS batch_name, r.name, r.programme, r.state, r.size_bytes,
            encode(r.sha256, 'hex') AS sha256, r.duration_samples, r.failure_code, r.failure_reason,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,6 +188,13 @@ def advance_upload(connection: Connection, upload_id: uuid.UUID, *, from_bytes: 
     return moved.rowcount == 1
 
 
+def restart_upload(connection: Connection, upload_id: uuid.UUID) -> None:
+    """Put the offset back to 0: the bytes that it counted are no longer on disk."""
+    connection.execute(
+        text("UPDATE uploads SET offset_bytes = 0, updated_at = now() WHERE id = :id"), {"id": upload_id}
+    )
+
+
 def finish_upload(connection: Connection, upload: Upload, *, sha256: bytes, media_key: str) -> bool:
     """Give a recording its media, which is in the object store: it may be split now. Removes the upload.
 
@@ -278,3 +286,17 @@ def expire_uploads(connection: Connection, older_than_h: float) -> list[uuid.UUI
             "upload it now, or submit it again",
         )
     return list(expired)
+
+
+def find_orphans(connection: Connection, upload_ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
+    """Those of the given ids that no upload has. A staged file of such a name was left by a crash between the
+    last commit and the removal of the file; rows come before files, so it is never one about to be used."""
+    return list(
+        connection.scalars(
+            text(
+                "SELECT given.id FROM unnest(CAST(:ids AS uuid[])) AS given(id) "
+                "WHERE NOT EXISTS (SELECT FROM uploads u WHERE u.id = given.id)"
+            ),
+            {"ids": list(upload_ids)},
+        )
+    )

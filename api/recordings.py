@@ -1,0 +1,105 @@
+"""Recordings: follow one, read its transcript."""
+
+from __future__ import annotations
+
+import uuid
+from enum import StrEnum
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Response
+from starlette.responses import JSONResponse
+
+from api import export
+from api.auth import Caller
+from api.parts import Parts, UsesParts
+from api.problems import Problem, RecordingNotFound
+from api.schemas import Recording, Transcript
+from db.batches import find_recording
+from db.states import RecordingState
+from db.transcripts import Transcript as TranscriptRow
+from db.transcripts import find_transcript
+
+router = APIRouter(prefix="/v1/recordings", tags=["recordings"])
+
+
+class TranscriptNotReady(Problem):
+    status, code, title = 409, "transcript_not_ready", "There is no transcript yet"
+
+
+class TranscriptFormat(StrEnum):
+    """How a transcript is written."""
+
+    JSON = "json"
+    TXT = "txt"
+    SRT = "srt"
+    VTT = "vtt"
+
+
+RENDERERS = {
+    TranscriptFormat.TXT: (export.render_txt, "text/plain; charset=utf-8"),
+    TranscriptFormat.SRT: (export.render_srt, "application/x-subrip; charset=utf-8"),
+    TranscriptFormat.VTT: (export.render_vtt, "text/vtt; charset=utf-8"),
+}
+
+
+@router.get("/{recording_id}")
+def get_recording(recording_id: uuid.UUID, caller: Caller, parts: UsesParts) -> Recording:
+    """One recording and what became of it."""
+    with parts.engine.connect() as connection:
+        recording = find_recording(connection, caller.id, recording_id)
+    if recording is None:
+        raise RecordingNotFound(recording_id)
+    return Recording.of(recording)
+
+
+def read_finished_transcript(parts: Parts, broadcaster_id: int, recording_id: uuid.UUID) -> TranscriptRow:
+    """A recording's current transcript.
+
+    Raises:
+        RecordingNotFound: the broadcaster has no such recording.
+        TranscriptNotReady: none is finished; says where the recording stands.
+    """
+    with parts.engine.connect() as connection:
+        recording = find_recording(connection, broadcaster_id, recording_id)
+        if recording is None:
+            raise RecordingNotFound(recording_id)
+        transcript = find_transcript(connection, broadcaster_id, recording_id)
+    if transcript is not None and transcript.finished_at is not None:
+        return transcript
+    if recording.state == RecordingState.FAILED:
+        detail = f"{recording.name} failed and has no transcript: {recording.failure_reason}"
+    elif recording.state == RecordingState.CANCELLED:
+        detail = f"{recording.name} was cancelled before it had a transcript: submit it again"
+    else:
+        detail = f"{recording.name} is {recording.state.value} and has no transcript yet: ask again later"
+    raise TranscriptNotReady(
+        detail, state=recording.state.value, failure_code=recording.failure_code, name=recording.name
+    )
+
+
+@router.get(
+    "/{recording_id}/transcript",
+    response_model=Transcript,
+    responses={
+        200: {"content": {"text/plain": {}, "application/x-subrip": {}, "text/vtt": {}}},
+        409: {"description": "No transcript yet, or the recording failed"},
+    },
+)
+def get_transcript(
+    recording_id: uuid.UUID,
+    caller: Caller,
+    parts: UsesParts,
+    format: Annotated[TranscriptFormat, Query()] = TranscriptFormat.JSON,  # noqa: A002 - the query's name
+) -> Response:
+    """A recording's current transcript: as JSON with everything known about it, as text, or as subtitles."""
+    transcript = read_finished_transcript(parts, caller.id, recording_id)
+    # the file name in both forms of RFC 6266: plain for old clients, UTF-8 for names such as "Día a día"
+    stem = transcript.recording.rsplit("/", 1)[-1].rsplit(".", 1)[0] or "transcript"
+    name = f"{stem}.{format.value}"
+    disposition = f"inline; filename=\"transcript.{format.value}\"; filename*=UTF-8''{quote(name, safe='')}"
+    headers = {"Content-Disposition": disposition}
+    if format is TranscriptFormat.JSON:
+        return JSONResponse(Transcript.of(transcript).model_dump(mode="json"), headers=headers)
+    render, media_type = RENDERERS[format]
+    return Response(render(transcript), media_type=media_type, headers=headers)

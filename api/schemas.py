@@ -1,0 +1,200 @@
+"""What goes in and out as JSON. The words are those of `docs/glossary.md`; units stand in the names."""
+
+from __future__ import annotations
+
+import datetime as dt
+import unicodedata
+import uuid
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from db import batches as rows
+from db import transcripts
+from db.states import GapKind, Priority, RecordingState, SegmentState
+
+MAX_RECORDINGS = 10_000
+
+
+def printable(value: str) -> str:
+    """Refuse control characters: no name needs them, and PostgreSQL cannot store NUL."""
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
+        raise ValueError("holds a control character")
+    return value
+
+
+Label = Annotated[str, StringConstraints(min_length=1, max_length=300), AfterValidator(printable)]
+
+
+class Out(BaseModel):
+    """Read from the dataclasses of `db`."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class RecordingIn(BaseModel):
+    """A recording as it is announced."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(description="Relative path with `/`, Unicode NFC, unique in the batch.")]
+    size_bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)] | None = None
+    programme: Label | None = None
+
+
+class BatchIn(BaseModel):
+    """Recordings submitted together."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Label
+    priority: Priority = Priority.NORMAL
+    recordings: Annotated[list[RecordingIn], Field(min_length=1, max_length=MAX_RECORDINGS)]
+
+
+class SegmentCounts(Out):
+    pending: int
+    running: int
+    done: int
+    failed: int
+
+
+class AudioSeconds(Out):
+    total: float
+    transcribed: float
+    no_speech: float
+    failed: float
+
+
+class Batch(Out):
+    """A batch and the counts of what became of it."""
+
+    id: uuid.UUID
+    name: str
+    priority: Priority
+    created_at: dt.datetime
+    recording_counts: dict[RecordingState, int]
+    segment_counts: SegmentCounts
+    audio_s: AudioSeconds
+    finished: bool
+
+
+class Failure(Out):
+    code: str
+    reason: str
+
+
+class UploadState(Out):
+    url: str
+    offset_bytes: int
+
+
+class Coverage(Out):
+    transcribed_s: float
+    no_speech_s: float
+    failed_s: float
+
+
+class Recording(Out):
+    """A recording and what became of it."""
+
+    id: uuid.UUID
+    batch_id: uuid.UUID
+    name: str
+    programme: str | None
+    state: RecordingState
+    size_bytes: int
+    sha256: str | None
+    duration_s: float | None
+    failure: Failure | None
+    upload: UploadState | None
+    segment_counts: SegmentCounts
+    coverage: Coverage | None
+    created_at: dt.datetime
+    received_at: dt.datetime | None
+    finished_at: dt.datetime | None
+
+    @classmethod
+    def of(cls, row: rows.Recording) -> Self:
+        """From what `db.batches` reads."""
+        failure = upload = None
+        if row.failure_reason is not None:
+            failure = Failure(code=row.failure_code or "failed", reason=row.failure_reason)
+        if row.upload_id is not None and row.upload_offset_bytes is not None:
+            upload = UploadState(url=upload_url(row.upload_id), offset_bytes=row.upload_offset_bytes)
+        values = {name: getattr(row, name) for name in cls.model_fields if hasattr(row, name)}
+        return cls.model_validate(values | {"failure": failure, "upload": upload})
+
+
+class BatchWithRecordings(Batch):
+    """The answer to a submission."""
+
+    recordings: list[Recording]
+
+
+class BatchPage(BaseModel):
+    items: list[Batch]
+    next: uuid.UUID | None
+    """Pass it as `after` to read on; null at the end."""
+
+
+class RecordingPage(BaseModel):
+    items: list[Recording]
+    next: uuid.UUID | None
+
+
+class Model(Out):
+    name: str
+    is_demo: bool
+    weights_sha256: str
+
+
+class Segment(Out):
+    index: int
+    start_s: float
+    end_s: float
+    state: SegmentState
+    text: str | None
+    mean_logprob: float | None
+    confidence: float | None
+    flags: list[str]
+    failure_reason: str | None
+
+
+class Gap(Out):
+    kind: GapKind
+    start_s: float
+    end_s: float
+    reason: str | None
+
+
+class Transcript(Out):
+    """A recording's current transcript, and what made it."""
+
+    recording_id: uuid.UUID
+    recording: str
+    transcript_id: uuid.UUID
+    model: Model | None
+    notice: str | None
+    prompt: str | None
+    decode_settings: dict[str, Any] | None
+    splitter_version: str
+    code_version: str
+    duration_s: float
+    transcribed_s: float | None
+    no_speech_s: float | None
+    failed_s: float | None
+    finished_at: dt.datetime | None
+    segments: list[Segment]
+    gaps: list[Gap]
+
+    @classmethod
+    def of(cls, transcript: transcripts.Transcript) -> Self:
+        """From what `db.transcripts` reads."""
+        return cls.model_validate(transcript)
+
+
+def upload_url(upload_id: uuid.UUID) -> str:
+    """Where an unfinished upload goes on."""
+    return f"/v1/uploads/{upload_id}"
