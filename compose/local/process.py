@@ -46,6 +46,7 @@ class Service:
         self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
+        self._asked_to_stop = False
 
     @property
     def pid(self) -> int | None:
@@ -82,6 +83,7 @@ class Service:
         if self.alive:
             return self
         self._clear_group()
+        self._asked_to_stop = False
         with open_log(self.log_file) as log:
             self._log_start = log.seek(0, os.SEEK_END)
             self._process = spawn(
@@ -94,8 +96,9 @@ class Service:
         return self.exit_code if wait_until(lambda: not self.alive, timeout_s) else None
 
     def request_stop(self) -> None:
-        """Ask the main process to end (SIGTERM) and do not wait."""
-        if self._process is not None and self.alive:
+        """Ask the main process to end (SIGTERM) and do not wait. Asks once: a second SIGTERM means hurry to many."""
+        if self._process is not None and self.alive and not self._asked_to_stop:
+            self._asked_to_stop = True
             self._process.terminate()
 
     def stop(self, graceful_timeout_s: float = 10.0) -> None:

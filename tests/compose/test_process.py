@@ -74,6 +74,28 @@ def test_it_ends_by_force_with_all_its_children(make: Callable[[str], Service]) 
     assert not is_running(pid)
 
 
+SLOW_TO_STOP = """
+import signal, threading
+done = threading.Event()
+def asked(*_):
+    print("asked", flush=True)
+    threading.Timer(0.2, done.set).start()
+signal.signal(signal.SIGTERM, asked)
+print("up", flush=True)
+while not done.wait(0.05):
+    pass
+"""
+
+
+def test_a_service_is_asked_to_stop_once(make: Callable[[str], Service]) -> None:
+    service = make(SLOW_TO_STOP).start()
+    assert wait_until(lambda: up(service), 10)
+    service.request_stop()
+    assert wait_until(lambda: "asked" in service.log_since_start(), 10)
+    service.stop(10)
+    assert service.log_file.read_text().count("asked") == 1
+
+
 def test_death_is_seen_with_its_cause_and_restart_works(make: Callable[[str], Service]) -> None:
     service = make("import sys; print('no such model', flush=True); sys.exit(3)").start()
     assert service.wait(10) == 3
