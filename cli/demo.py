@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -89,16 +88,15 @@ class Interrupted(Exception):
 @contextmanager
 def scratch_home() -> Iterator[Path]:
     """A new folder as FONOTECA_HOME, removed at the end; the person's own servers and model are left alone."""
-    folder = Path(tempfile.mkdtemp(prefix="fonoteca-demo-"))
+    from compose.local.folders import temporary_home
+
     for variable in ADDRESS_VARIABLES:
         os.environ.pop(variable, None)
-    os.environ["FONOTECA_HOME"] = str(folder)
-    try:
+    with temporary_home("fonoteca-demo-") as folder:
+        os.environ["FONOTECA_HOME"] = str(folder)
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if folder.exists():
-            note(f"{folder} could not be removed whole: remove it by hand")
+    if folder.exists():
+        note(f"{folder} could not be removed whole: remove it by hand")
 
 
 def _run(home: Path, port: int, *, keep: bool, stop_event: threading.Event) -> bool:
@@ -152,18 +150,15 @@ def read_sample() -> Sample:
     """
     folder = samples_folder()
     try:
-        content = json.loads((folder / "references.json").read_text(encoding="utf-8"))
+        recordings = json.loads((folder / "references.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CliError(
             f"{error.filename} is missing: run the demo from a checkout, or make it with `make sample-archive`"
         ) from error
-    recordings = content["recordings"]
     return Sample(
         folder=folder / "archive",
-        texts={
-            r["file"]: [said["text"] for said in r["sentences"]] for r in recordings if not r.get("damaged")
-        },
-        damaged=frozenset(r["file"] for r in recordings if r.get("damaged")),
+        texts={r["file"]: [said["text"] for said in r["sentences"]] for r in recordings if r["readable"]},
+        damaged=frozenset(r["file"] for r in recordings if not r["readable"]),
     )
 
 

@@ -22,6 +22,8 @@ EXPECTED_ERRORS = frozenset(
         "db.broadcasters.ApiKeyUnknown",
         "db.broadcasters.BroadcasterNameMalformed",
         "db.settings.SettingMissing",
+        "speech.checkpoint.CheckpointError",
+        "speech.errors.MediaError",
     }
 )
 """Errors of other rooms whose message is written for a person, subclasses included.

@@ -18,9 +18,12 @@ from cli.errors import FAILURE, CliError, is_expected
 from cli.output import note
 
 COMMAND_MODULES = (
+    "cli.demo",
+    "cli.stack",
     "cli.submit",
     "cli.status",
     "cli.export",
+    "cli.transcribe",
     "cli.keys",
     "cli.migrate",
 )

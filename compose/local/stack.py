@@ -105,6 +105,7 @@ class Stack:
             )
         self._services: dict[str, Service] = {}
         self._watched: list[Watched] = []
+        self._published: dict[str, str] = {}
 
     def log_file(self, name: str) -> Path:
         """Where the output of a part goes."""
@@ -249,6 +250,11 @@ class Stack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def publish(self, **entries: str) -> None:
+        """Add entries to the stack file, where commands with the same home read them (the CLI: `api_key`)."""
+        self._published |= entries
+        self._write_stack_file()
 
     def supervise(self) -> None:
         """Look at every part once and restart those that died and are due."""
@@ -408,6 +414,7 @@ class Stack:
             "storage_url": self.storage_url,
             "upload_dir": str(self.upload_dir),
             "services": self.pids,
+            **self._published,
         }
         path = self.home / STACK_FILE_NAME
         partial = path.with_name(path.name + ".partial")
