@@ -49,9 +49,9 @@ class Sample:
 
     folder: Path
     texts: dict[str, list[str]]
-    """File name -> its sentences, in order."""
+    """Recording name -> its sentences, in order."""
     damaged: frozenset[str]
-    """Files that are meant to fail."""
+    """Recordings that are meant to fail."""
 
 
 def register(app: typer.Typer) -> None:
@@ -155,10 +155,13 @@ def read_sample() -> Sample:
         raise CliError(
             f"{error.filename} is missing: run the demo from a checkout, or make it with `make sample-archive`"
         ) from error
+    archive = folder / "archive"
+    # a folder's files are submitted under its name
+    named = {f"{archive.name}/{r['file']}": r for r in recordings}
     return Sample(
-        folder=folder / "archive",
-        texts={r["file"]: [said["text"] for said in r["sentences"]] for r in recordings if r["readable"]},
-        damaged=frozenset(r["file"] for r in recordings if not r["readable"]),
+        folder=archive,
+        texts={name: [said["text"] for said in r["sentences"]] for name, r in named.items() if r["readable"]},
+        damaged=frozenset(name for name, r in named.items() if not r["readable"]),
     )
 
 
@@ -247,7 +250,7 @@ def print_coverage(name: str, transcript: dict[str, Any]) -> bool:
     total, duration = sum(parts), transcript["duration_s"]
     adds_up = bool(abs(total - duration) < 0.002)  # each figure is rounded to the millisecond
     typer.echo(
-        f"  {name:<28} transcribed {parts[0]:8.3f} + no speech {parts[1]:8.3f} + failed {parts[2]:6.3f}"
+        f"  {name:<32} transcribed {parts[0]:8.3f} + no speech {parts[1]:8.3f} + failed {parts[2]:6.3f}"
         f" = {total:8.3f} s of {duration:8.3f} s  {'ok' if adds_up else 'DOES NOT ADD UP'}"
     )
     return adds_up
@@ -265,7 +268,7 @@ def print_scores(sample: Sample, transcripts: dict[str, dict[str, Any]]) -> None
     hypotheses = [
         " ".join(segment["text"] or "" for segment in transcripts[name]["segments"]) for name in names
     ]
-    typer.echo(f"  {'recording':<28} {'words':>6} {'WER':>7} {'S':>4} {'D':>4} {'I':>4} {'CER':>7}")
+    typer.echo(f"  {'recording':<32} {'words':>6} {'WER':>7} {'S':>4} {'D':>4} {'I':>4} {'CER':>7}")
     for name, reference, hypothesis in zip(names, references, hypotheses, strict=True):
         _print_score(name, score([reference], [hypothesis]))
     _print_score("all words together", score(references, hypotheses))
@@ -274,7 +277,7 @@ def print_scores(sample: Sample, transcripts: dict[str, dict[str, Any]]) -> None
 def _print_score(name: str, result: Score) -> None:
     words = result.wer.counts
     typer.echo(
-        f"  {name:<28} {words.reference_length:>6} {result.wer.value:>7.1%} {words.substitutions:>4} "
+        f"  {name:<32} {words.reference_length:>6} {result.wer.value:>7.1%} {words.substitutions:>4} "
         f"{words.deletions:>4} {words.insertions:>4} {result.cer.value:>7.1%}"
     )
 

@@ -92,9 +92,11 @@ def accounted_s(batch: Batch) -> float:
 
 def recording_line(recording: Recording) -> str:
     """One recording on one line: state, duration, name, and what went wrong."""
-    line = f"{recording['state']:<14} {duration_text(recording['duration_s']):>9}  {recording['name']}"
-    trouble = trouble_of(recording)
-    return f"{line}: {trouble}" if trouble else line
+    head = f"{recording['state']:<14} {duration_text(recording['duration_s']):>9}  "
+    name, trouble = recording["name"], trouble_of(recording)
+    if trouble is None:
+        return head + name
+    return head + (trouble if trouble.startswith(name) else f"{name}: {trouble}")
 
 
 def trouble_of(recording: Recording) -> str | None:
