@@ -118,7 +118,7 @@ class ApiClient:
 
     @classmethod
     def connect(cls, server: str | None = None) -> ApiClient:
-        """A client for `server`, or for the embedded stack that runs in FONOTECA_HOME.
+        """A client for `server`, FONOTECA_SERVER, or the embedded stack that runs in FONOTECA_HOME.
 
         The embedded stack's own key is sent to the embedded stack only.
 
@@ -129,7 +129,7 @@ class ApiClient:
 
         settings = Settings()
         own_server = settings.stack.get("api_url")
-        server = server or own_server
+        server = server or os.environ.get("FONOTECA_SERVER") or own_server
         if not server:
             raise CliError(
                 f"no server to talk to: no embedded stack runs in {settings.home}. "

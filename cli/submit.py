@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +20,7 @@ import typer
 
 from cli.errors import INTERRUPTED, CliError
 from cli.options import JsonOption, ServerOption
-from cli.output import Output, count_text, note, size_text
+from cli.output import Output, count_text, note, printable, size_text
 from db.states import Priority, RecordingState
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 MEDIA_NEVER_ARRIVED = "media_never_arrived"
 """Failure of a recording whose upload expired: it takes its media still."""
+
+MAX_BATCH_NAME_CHARS = 200
 
 
 def register(app: typer.Typer) -> None:
@@ -151,10 +154,9 @@ def fit_files(
 
 def batch_name(paths: Sequence[Path]) -> str:
     """A batch's name where none was given: the same for the same paths, so that a second run finds the batch."""
-    first = paths[0].absolute()
-    name = first.name or first.resolve().name or "batch"
-    if paths[0].name in ("", ".."):
-        name = paths[0].resolve().name or "batch"
+    first = paths[0]
+    name = (first.resolve().name if first.name in ("", "..") else first.name) or "batch"
+    name = unicodedata.normalize("NFC", printable(name))[:MAX_BATCH_NAME_CHARS]
     return name if len(paths) == 1 else f"{name} and {len(paths) - 1} more"
 
 

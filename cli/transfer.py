@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PARALLEL_UPLOADS = 4
 PLAIN_LINE_EVERY_S = 10.0
+STOP_S = 2.0
+"""Most that the end of the command waits for uploads to notice."""
 REFUSED_FOR_ALL = frozenset({401, 403})
 """Statuses that say nothing of one file: the key is no good."""
 
@@ -57,51 +59,74 @@ def upload_all(
 
     Raises:
         ServerUnreachable, ApiProblem: no file can be uploaded any more; the others were stopped.
-        KeyboardInterrupt: after the running uploads stopped.
+        KeyboardInterrupt: after the running uploads were told to stop.
     """
     if not pairs:
         return []
     failures: list[UploadFailure] = []
+    waiting: queue.SimpleQueue[tuple[Recording, MediaFile]] = queue.SimpleQueue()
+    ended: queue.SimpleQueue[tuple[Recording, Exception | None]] = queue.SimpleQueue()
+    for pair in pairs:
+        waiting.put(pair)
     stop = threading.Event()
     total = sum(file.size_bytes for _, file in pairs)
-    with (
-        _uploads_shown(output, len(pairs), total) as shown,
-        ThreadPoolExecutor(PARALLEL_UPLOADS, thread_name_prefix="upload") as pool,
-    ):
+    with _uploads_shown(output, len(pairs), total) as shown:
         uploader = Uploader(client, on_offset=shown.at, stop=stop, patience_s=patience_s)
-        running = {pool.submit(uploader.upload, recording, file): recording for recording, file in pairs}
+        threads = [
+            # daemons: Ctrl-C must not wait for one that hangs in a dead connection
+            threading.Thread(target=_work, args=(uploader, waiting, ended), name="upload", daemon=True)
+            for _ in range(min(PARALLEL_UPLOADS, len(pairs)))
+        ]
         try:
-            for future in as_completed(running):
-                recording = running[future]
-                failure = _failure_of(future, recording)
-                if failure:
-                    failures.append(failure)
-                else:
+            for thread in threads:
+                thread.start()
+            for _ in pairs:
+                recording, error = ended.get()
+                if error is None:
                     shown.done(recording)
-        except BaseException:
+                else:
+                    failures.append(_failure_of(error, recording))
+        finally:
             stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+            deadline = time.monotonic() + STOP_S
+            for thread in threads:
+                thread.join(timeout=max(0.0, deadline - time.monotonic()))
     return failures
 
 
-def _failure_of(future: Future[None], recording: Recording) -> UploadFailure | None:
+def _work(
+    uploader: Uploader,
+    waiting: queue.SimpleQueue[tuple[Recording, MediaFile]],
+    ended: queue.SimpleQueue[tuple[Recording, Exception | None]],
+) -> None:
+    """One thread: upload what waits until nothing does."""
+    while True:
+        try:
+            recording, file = waiting.get_nowait()
+        except queue.Empty:
+            return
+        try:
+            uploader.upload(recording, file)
+        except UploadStopped:
+            return
+        except Exception as error:
+            ended.put((recording, error))
+        else:
+            ended.put((recording, None))
+
+
+def _failure_of(error: Exception, recording: Recording) -> UploadFailure:
     """How one upload failed by itself; raises what ends them all."""
-    try:
-        future.result()
-    except ServerUnreachable:
-        raise
-    except ApiProblem as problem:
-        if problem.is_transient or problem.status in REFUSED_FOR_ALL:
-            raise
-        return UploadFailure(recording["name"], problem.message)
-    except CliError as error:
-        return UploadFailure(recording["name"], error.message)
-    except OSError as error:
-        return UploadFailure(recording["name"], f"cannot be read: {reason_of(error)}")
-    except UploadStopped:
-        return UploadFailure(recording["name"], "stopped")
-    return None
+    match error:
+        case ServerUnreachable():
+            raise error
+        case ApiProblem() if error.is_transient or error.status in REFUSED_FOR_ALL:
+            raise error
+        case CliError():
+            return UploadFailure(recording["name"], error.message)
+        case OSError():
+            return UploadFailure(recording["name"], f"cannot be read: {reason_of(error)}")
+    raise error
 
 
 @contextmanager

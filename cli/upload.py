@@ -1,8 +1,8 @@
 """Uploads by tus 1.0 (https://tus.io/protocols/resumable-upload) that survive whatever cuts them.
 
 Written over httpx because tuspy has no timeouts (a silently dropped connection hangs it for good), lets a
-`~/.netrc` entry replace the API key, waits a fixed delay before retrying errors that cannot heal (401, 404),
-and opens a connection and leaks a file handle per chunk.
+`~/.netrc` entry replace the API key, retries what cannot heal (401, 404) after one fixed delay, and opens a
+connection and a file handle for every chunk, closing the handle when the garbage collector comes by.
 """
 
 from __future__ import annotations
@@ -26,23 +26,52 @@ CHUNK_BYTES = 8 * 2**20
 """Bytes of one PATCH: what is sent again at most after a cut."""
 SLICE_BYTES = 2**17
 """Bytes between two looks at the progress bar and at Ctrl-C."""
-CHUNK_TIMEOUT_S = 120.0
+CHUNK_TIMEOUT_S = 60.0
+"""For which a connection may stand still."""
 FINISH_TIMEOUT_S = 1800.0
 """After the last chunk the server checks the whole file and moves it to its store before it answers."""
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
 TUS_VERSION = {"Tus-Resumable": "1.0.0"}
 
-OFFSET_MISMATCH = 409
 GONE = frozenset({404, 410})
-LOCKED = 423
-CHECKSUM_MISMATCH = 460
-RESENT = frozenset({OFFSET_MISMATCH, LOCKED, CHECKSUM_MISMATCH})
-"""Refusals of one chunk after which the server's offset says how to go on."""
+CONFLICT, LOCKED, CHECKSUM_MISMATCH = 409, 423, 460
+WHOLE_FILE_MISMATCH = "checksum_mismatch"
+"""460 for the file as a whole: the server dropped all of it, and sending it again by itself could go on for ever."""
+
+
+def is_resent(problem: ApiProblem) -> bool:
+    """True for the refusal of one chunk after which the server's offset says how to go on."""
+    if problem.code == WHOLE_FILE_MISMATCH:
+        return False
+    return problem.status in (CONFLICT, LOCKED, CHECKSUM_MISMATCH)
 
 
 class UploadStopped(Exception):
     """The person, or the failure of another upload, asked to stop."""
+
+
+class Patience:
+    """Waits between tries, longer each time, and how long to go on without progress."""
+
+    def __init__(self, patience_s: float, stop: threading.Event) -> None:
+        self._patience_s = patience_s
+        self._stop = stop
+        self.renew()
+
+    def renew(self) -> None:
+        """Bytes arrived: begin anew."""
+        self._n_tries = 0
+        self._progress_at = time.monotonic()
+
+    def wait(self, error: ApiProblem | ServerUnreachable) -> None:
+        """Wait before the next try. Raises `error` when it has gone on for too long."""
+        if time.monotonic() - self._progress_at > self._patience_s:
+            raise error
+        longest = min(FIRST_WAIT_S * 2**self._n_tries, LONGEST_WAIT_S)
+        self._n_tries += 1
+        # spread out, so that many clients do not come back to a restarted server in one instant
+        self._stop.wait(longest * random.uniform(0.5, 1))  # noqa: S311
 
 
 class Uploader:
@@ -77,7 +106,7 @@ class Uploader:
         """
         unfinished = recording["upload"]
         url = unfinished["url"] if unfinished else None
-        n_failures, furthest, progress_at = 0, -1, time.monotonic()
+        patience = Patience(self._patience_s, self._stop)
         with file.path.open("rb") as media:
             require_unchanged(file, media.fileno())
             while True:
@@ -88,22 +117,15 @@ class Uploader:
                         if url is None:
                             return
                     offset = self._offset(url)
-                    if offset > furthest:
-                        n_failures, furthest, progress_at = 0, offset, time.monotonic()
-                    self._send_from(offset, url, recording, file, media)
+                    self._send_from(offset, url, recording, file, media, patience)
                     return
                 except (ApiProblem, ServerUnreachable) as error:
                     if isinstance(error, ApiProblem):
                         if error.status in GONE and url is not None:
                             url = None  # expired, or finished by a request whose answer was lost
-                        elif error.status not in RESENT and not error.is_transient:
+                        elif not (error.is_transient or is_resent(error)):
                             raise
-                    if time.monotonic() - progress_at > self._patience_s:
-                        raise
-                    longest = min(FIRST_WAIT_S * 2**n_failures, LONGEST_WAIT_S)
-                    n_failures += 1
-                    # spread out, so that many clients do not come back to a restarted server in one instant
-                    self._stop.wait(longest * random.uniform(0.5, 1))  # noqa: S311
+                    patience.wait(error)
 
     def _create(self, recording: Recording, file: MediaFile) -> str | None:
         """The address of a new upload, or of the unfinished one; None when the media is there already."""
@@ -130,7 +152,13 @@ class Uploader:
         return self._offset_of(answer)
 
     def _send_from(
-        self, offset: int, url: str, recording: Recording, file: MediaFile, media: BinaryIO
+        self,
+        offset: int,
+        url: str,
+        recording: Recording,
+        file: MediaFile,
+        media: BinaryIO,
+        patience: Patience,
     ) -> None:
         """Send everything from `offset` on. A finished upload gets one empty chunk: the server then ends
         what a crash may have kept it from."""
@@ -157,6 +185,7 @@ class Uploader:
                 timeout=FINISH_TIMEOUT_S if is_last else CHUNK_TIMEOUT_S,
             )
             offset = self._offset_of(answer)
+            patience.renew()
             if offset == file.size_bytes:
                 self._on_offset(recording, offset)
                 return

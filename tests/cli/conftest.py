@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import structlog
 
 from cli.main import main
 
@@ -66,11 +68,15 @@ def no_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def api(server_url: str, owner: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+def api(server_url: str, owner: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Address of the real API; the environment holds it and the key of `owner`."""
     monkeypatch.setenv("FONOTECA_SERVER", server_url)
     monkeypatch.setenv("FONOTECA_API_KEY", owner.key)
-    return server_url
+    before = structlog.get_config()
+    # the API runs in this process: its log must not pass for the command's output
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    yield server_url
+    structlog.configure(**before)
 
 
 @dataclass
@@ -121,6 +127,9 @@ class Wire:
                 if self.cut_after and n_bytes > self.cut_after[0]:
                     self.cut_after.pop(0)
                     self.n_cut += 1
+                    # a reset, as from a router that forgot the connection
+                    near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    near.close()
                     break
                 if self.stall_after is not None and n_bytes > self.stall_after:
                     self.stalled.set()

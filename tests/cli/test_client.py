@@ -31,7 +31,7 @@ def other_server() -> Iterator[Callable[..., str]]:
 
     def start(status: int, headers: dict[str, str], body: bytes) -> str:
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+            def do_GET(self) -> None:
                 self.send_response(status)
                 for name, value in {**headers, "Content-Length": str(len(body))}.items():
                     self.send_header(name, value)
