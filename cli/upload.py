@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 8 * 2**20
 """Bytes of one PATCH: what is sent again at most after a cut."""
+SMALLEST_CHUNK_BYTES = 2**18
+"""On a line that is cut more often than a large chunk takes to pass."""
 SLICE_BYTES = 2**17
 """Bytes between two looks at the progress bar and at Ctrl-C."""
 CHUNK_TIMEOUT_S = 60.0
@@ -51,23 +53,29 @@ class UploadStopped(Exception):
     """The person, or the failure of another upload, asked to stop."""
 
 
-class Patience:
-    """Waits between tries, longer each time, and how long to go on without progress."""
+class Pace:
+    """How one upload behaves on a bad line: smaller chunks and longer waits after a failure, back to the full
+    size after successes, and an end after too long without a byte arriving."""
 
-    def __init__(self, patience_s: float, stop: threading.Event) -> None:
+    def __init__(self, patience_s: float, largest_chunk_bytes: int, stop: threading.Event) -> None:
+        self.chunk_bytes = largest_chunk_bytes
+        self._largest_chunk_bytes = largest_chunk_bytes
         self._patience_s = patience_s
         self._stop = stop
-        self.renew()
+        self._n_tries = 0
+        self._progress_at = time.monotonic()
 
-    def renew(self) -> None:
-        """Bytes arrived: begin anew."""
+    def succeeded(self) -> None:
+        """A chunk arrived."""
+        self.chunk_bytes = min(self.chunk_bytes * 2, self._largest_chunk_bytes)
         self._n_tries = 0
         self._progress_at = time.monotonic()
 
     def wait(self, error: ApiProblem | ServerUnreachable) -> None:
-        """Wait before the next try. Raises `error` when it has gone on for too long."""
+        """A try failed: wait before the next one. Raises `error` when it has gone on for too long."""
         if time.monotonic() - self._progress_at > self._patience_s:
             raise error
+        self.chunk_bytes = max(self.chunk_bytes // 2, min(SMALLEST_CHUNK_BYTES, self._largest_chunk_bytes))
         longest = min(FIRST_WAIT_S * 2**self._n_tries, LONGEST_WAIT_S)
         self._n_tries += 1
         # spread out, so that many clients do not come back to a restarted server in one instant
@@ -106,7 +114,7 @@ class Uploader:
         """
         unfinished = recording["upload"]
         url = unfinished["url"] if unfinished else None
-        patience = Patience(self._patience_s, self._stop)
+        pace = Pace(self._patience_s, self._chunk_bytes, self._stop)
         with file.path.open("rb") as media:
             require_unchanged(file, media.fileno())
             while True:
@@ -117,7 +125,7 @@ class Uploader:
                         if url is None:
                             return
                     offset = self._offset(url)
-                    self._send_from(offset, url, recording, file, media, patience)
+                    self._send_from(offset, url, recording, file, media, pace)
                     return
                 except (ApiProblem, ServerUnreachable) as error:
                     if isinstance(error, ApiProblem):
@@ -125,7 +133,7 @@ class Uploader:
                             url = None  # expired, or finished by a request whose answer was lost
                         elif not (error.is_transient or is_resent(error)):
                             raise
-                    patience.wait(error)
+                    pace.wait(error)
 
     def _create(self, recording: Recording, file: MediaFile) -> str | None:
         """The address of a new upload, or of the unfinished one; None when the media is there already."""
@@ -158,14 +166,14 @@ class Uploader:
         recording: Recording,
         file: MediaFile,
         media: BinaryIO,
-        patience: Patience,
+        pace: Pace,
     ) -> None:
         """Send everything from `offset` on. A finished upload gets one empty chunk: the server then ends
         what a crash may have kept it from."""
         while True:
             self._on_offset(recording, offset)
             media.seek(offset)
-            chunk = media.read(self._chunk_bytes)
+            chunk = media.read(pace.chunk_bytes)
             require_unchanged(file, media.fileno())
             if offset + len(chunk) > file.size_bytes or (not chunk and offset < file.size_bytes):
                 raise changed(file)
@@ -185,7 +193,7 @@ class Uploader:
                 timeout=FINISH_TIMEOUT_S if is_last else CHUNK_TIMEOUT_S,
             )
             offset = self._offset_of(answer)
-            patience.renew()
+            pace.succeeded()
             if offset == file.size_bytes:
                 self._on_offset(recording, offset)
                 return

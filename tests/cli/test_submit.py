@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pty
 import signal
 import threading
 import time
@@ -178,6 +179,22 @@ def test_a_dropped_connection_is_taken_up_again(
     assert wire.n_sent < long_tape.stat().st_size + 2 * (CHUNK_BYTES + 2**20)
 
 
+def test_a_line_that_is_cut_again_and_again_still_carries_the_file(
+    fonoteca: Callable[..., Ended],
+    engine: Engine,
+    wire: Wire,
+    long_tape: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No connection lasts for a whole chunk, so chunks must get smaller."""
+    monkeypatch.setattr("cli.upload.FIRST_WAIT_S", 0.01)
+    wire.cut_after = [3 * 2**20] * 200
+    ended = fonoteca("submit", long_tape, "--no-wait", "--retry-for", "5")
+    assert ended.code == 0, ended.err
+    assert wire.n_cut > 5
+    assert states(engine) == {"longa.wav": "received"}
+
+
 def test_a_killed_upload_goes_on_in_a_new_process(
     fonoteca: Callable[..., Ended], engine: Engine, wire: Wire, api: str, long_tape: Path
 ) -> None:
@@ -327,3 +344,28 @@ def test_following_survives_a_silent_server(
             batch = follow_batch(client, batch_id, poll_s=0.05)
     assert batch["finished"]
     assert wire.n_cut == 2
+
+
+def test_bars_on_a_terminal(api: str, engine: Engine, tapes: Path) -> None:
+    """The bars are drawn by rich in a real terminal; the results stand below them as plain lines."""
+    near, far = pty.openpty()
+    name = "02 [bold]tempo.ogg"  # must not be read as rich's markup
+    (tapes / "02/tempo.ogg").rename(tapes / name)
+    process = start_fonoteca(
+        "submit", tapes / name, stdout=far, stderr=far, env=os.environ | {"TERM": "xterm"}
+    )
+    os.close(far)
+    shown = b""
+    with workers(engine, GOOD):
+        while True:
+            try:
+                piece = os.read(near, 2**16)
+            except OSError:  # EIO: the last writer closed the terminal
+                break
+            shown += piece
+    os.close(near)
+    assert process.wait(timeout=30) == 0, shown.decode()
+    text_shown = shown.decode()
+    assert "━" in text_shown
+    assert f"completed        0:00:10  {name}" in text_shown
+    assert "all complete" in text_shown
