@@ -1,7 +1,7 @@
 """Speech probabilities and energies to spans: which samples become segments. Plain arithmetic, no audio.
 
     probabilities -> runs of speech -> padded -> joined across short pauses (passages)
-                  -> passages over 30 s cut where the sound is weakest inside a window of lengths
+                  -> passages over 25 s cut where the sound is weakest inside a window of lengths
                   -> short segments joined with a near neighbour
 
 A cut is a minimum inside a window, so it never depends on there being true silence. Failed spans are walls: no
@@ -49,16 +49,17 @@ class SplitSettings:
     """A bridged run shorter than this is a click. Three windows; the shortest words are longer."""
     pad_ms: int = 240
     """Kept before and after each run: weak onsets and endings lie outside the probabilities."""
-    join_gap_ms: int = 1000
+    join_gap_ms: int = 700
     """Padded runs with at most this between them are one passage."""
     short_ms: int = 10_000
     """Segments under this look for a neighbour to join."""
     short_join_gap_ms: int = 2500
     """A short segment joins a neighbour across at most this."""
-    target_ms: int = 28_000
-    """Longest segment made by cutting or joining. The rest up to `max_ms` is reserve, to spare a cut."""
+    target_ms: int = 25_000
+    """Passages above this are cut, and short segments joined up to it. The reserve up to `max_ms` is for tiny
+    pieces beside a hole. Models get worse towards the longest clip they were trained on."""
     max_ms: int = 30_000
-    """No segment is longer, ever: the model was trained on clips up to 30 s."""
+    """No segment is longer, ever."""
     min_cut_ms: int = 10_000
     """A cut leaves at least this on both sides."""
     min_ms: int = 300
@@ -73,8 +74,8 @@ class SplitSettings:
             raise ValueError("speech_off and speech_on must be in order within 0 and 1")
         if not 0 < self.min_ms <= self.target_ms <= self.max_ms:
             raise ValueError("min_ms, target_ms and max_ms must be positive and in order")
-        if not self.min_ms <= self.min_cut_ms <= self.max_ms // 3:
-            raise ValueError("min_cut_ms must be at least min_ms and at most a third of max_ms")
+        if not self.min_ms <= self.min_cut_ms <= self.target_ms // 2:
+            raise ValueError("min_cut_ms must be at least min_ms and at most half of target_ms")
         if any(getattr(self, field.name) < 0 for field in fields(self)):
             raise ValueError("no setting may be negative")
 
@@ -194,12 +195,11 @@ def _within(runs: Sequence[Span], region: Span) -> list[Span]:
 
 
 def _cut_long(passage: Span, probabilities: Floats, energies: Floats, settings: SplitSettings) -> list[Span]:
-    longest = settings.max_ms * SAMPLES_PER_MS
     target = settings.target_ms * SAMPLES_PER_MS
     least = settings.min_cut_ms * SAMPLES_PER_MS
     pieces: list[Span] = []
     start = passage.start_sample
-    while passage.end_sample - start > longest:
+    while passage.end_sample - start > target:
         window = Span(start + least, min(start + target, passage.end_sample - least))
         cut = weakest_sample(window, probabilities, energies, settings)
         pieces.append(Span(start, cut))

@@ -92,6 +92,8 @@ def read_spans(source: MediaSource, spans: Iterable[Span]) -> Iterator[npt.NDArr
             raise DamagedMedia("working copy", "it cannot be opened") from error
         closing.enter_context(container)
         stream = container.streams.audio[0]
+        if not stream.duration:
+            raise DamagedMedia("working copy", "it is not a finished FLAC file")
         for span in spans:
             yield _read(container, stream, span)
 

@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -49,7 +50,7 @@ BULLETIN: tuple[tuple[int, ...], ...] = (
     (33, 58, 80, 105),
     (16, 57, 109),
     (34, 37, 104),
-    (53, 5, 3, 100),
+    (53, 5, 100),
     (12, 10, 98, 49),
     (97, 32, 93),
     (20, 13, 18, 96, 73, 1),
@@ -167,7 +168,7 @@ def street_noise(duration_ms: int, *, seed: int) -> AudioSegment:
 
 def bulletin(sentences: Sentences) -> Mix:
     mix = Mix()
-    mix.add(jingle(7000, root_hz=262, seed=1))
+    mix.add(jingle(10_000, root_hz=262, seed=1))
     mix.pause(700)
     for index, item in enumerate(BULLETIN):
         for place, number in enumerate(item):
@@ -180,7 +181,7 @@ def bulletin(sentences: Sentences) -> Mix:
             mix.pause(600)
         else:
             mix.pause(ITEM_PAUSE_MS)
-    mix.add(jingle(9000, root_hz=262, seed=2))
+    mix.add(jingle(12_000, root_hz=262, seed=2))
     mix.pause(3000)
     return mix
 
@@ -244,7 +245,7 @@ def encode(
             frame = AudioFrame.from_ndarray(
                 samples[None, at : at + SAMPLE_RATE_HZ], format="s16", layout="mono"
             )
-            frame.sample_rate = SAMPLE_RATE_HZ
+            frame.sample_rate, frame.time_base, frame.pts = SAMPLE_RATE_HZ, Fraction(1, SAMPLE_RATE_HZ), at
             for resampled in resampler.resample(frame):
                 container.mux(audio.encode(resampled))
         for resampled in resampler.resample(None):

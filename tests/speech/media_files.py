@@ -1,0 +1,115 @@
+"""Media files made on the spot for the tests of decoding and splitting."""
+
+import io
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+import torch
+from av.audio.frame import AudioFrame
+from av.video.frame import VideoFrame
+
+RATE_HZ = 16000
+REPOSITORY = Path(__file__).resolve().parents[2]
+DEMO_SPEECH = REPOSITORY / "tests" / "data" / "demo-speech"
+SAMPLES = REPOSITORY / "samples"
+
+Floats = npt.NDArray[np.float32]
+
+
+def encoded(
+    samples: Floats,
+    *,
+    container: str,
+    codec: str,
+    rate_hz: int = RATE_HZ,
+    layout: str = "mono",
+    options: dict[str, str] | None = None,
+    tags: dict[str, str] | None = None,
+    bit_rate: int | None = None,
+) -> bytes:
+    """`samples` (16 kHz mono, equal on every channel) as a media file."""
+    with (
+        tempfile.NamedTemporaryFile() as out,  # by name: moving an mp4's index to the front reopens the file
+        av.open(out.name, "w", format=container, options=options or {}) as muxer,
+    ):
+        muxer.metadata.update(tags or {})
+        stream = muxer.add_stream(codec, rate=rate_hz, layout=layout)
+        if bit_rate:
+            stream.bit_rate = bit_rate
+        resampler = av.AudioResampler(format=stream.format, layout=layout, rate=rate_hz)
+        frame = AudioFrame.from_ndarray(
+            (samples * 32767).clip(-32768, 32767).astype(np.int16)[None], format="s16", layout="mono"
+        )
+        frame.sample_rate, frame.time_base, frame.pts = RATE_HZ, Fraction(1, RATE_HZ), 0
+        for resampled in [*resampler.resample(frame), *resampler.resample(None)]:
+            muxer.mux(stream.encode(resampled))
+        muxer.mux(stream.encode(None))
+        muxer.close()
+        return Path(out.name).read_bytes()
+
+
+def wav(samples: Floats) -> bytes:
+    return encoded(samples, container="wav", codec="pcm_s16le")
+
+
+def silent_video() -> bytes:
+    """An mp4 with a picture and no sound track."""
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as muxer:
+        stream = muxer.add_stream("mpeg4", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for number in range(5):
+            frame = VideoFrame.from_ndarray(np.zeros((64, 64), np.uint8), format="gray").reformat(
+                format="yuv420p"
+            )
+            frame.pts = number
+            muxer.mux(stream.encode(frame))
+        muxer.mux(stream.encode(None))
+    return out.getvalue()
+
+
+def sweep(duration_s: float, seed: int = 0) -> Floats:
+    """Band-limited noise, in which every position is found again by correlation."""
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal(int(duration_s * RATE_HZ))
+    smooth = np.convolve(noise, np.ones(6) / 6, "same")
+    return (smooth / np.abs(smooth).max() * 0.7).astype(np.float32)
+
+
+def demo_sentence(number: int) -> Floats:
+    with av.open(str(DEMO_SPEECH / f"{number:03d}.flac")) as container:
+        pieces = [frame.to_ndarray()[0] for frame in container.decode(audio=0)]
+    return np.concatenate(pieces).astype(np.float32) / 32768
+
+
+def demo_voices() -> dict[str, list[int]]:
+    """File numbers by voice."""
+    voices: dict[str, list[int]] = {}
+    for line in (DEMO_SPEECH / "texts.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        voices.setdefault(row["voice"], []).append(int(row["file"][:3]))
+    return voices
+
+
+def lag_samples(wanted: Floats, found: Floats) -> int:
+    """By how many samples `found` is later than `wanted`, by cross-correlation."""
+    size = 1 << (len(wanted) + len(found)).bit_length()
+    spectrum = np.conj(np.fft.rfft(wanted, size)) * np.fft.rfft(found, size)
+    peak = int(np.fft.irfft(spectrum, size).argmax())
+    return peak if peak < size // 2 else peak - size
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """The detector's matrices are too small to share: on busy cores a second thread makes it ten times slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
