@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -161,10 +161,11 @@ def make_key(engine: Engine, broadcaster: str, label: str) -> str:
 
 def _detach(host: str, port: int) -> None:
     """Start `fonoteca up` in a session of its own, and return once its stack is ready."""
+    from compose.local.spawn import is_running, wait_until
     from db.settings import Settings
 
     settings = Settings()
-    if settings.stack and _is_running(settings.stack.get("pid")):
+    if settings.stack and is_running(int(settings.stack["pid"])):
         raise CliError(f"a stack runs already in {settings.home}: end it with `fonoteca down`")
     log_file = settings.home / "logs" / "up.log"
     try:
@@ -191,37 +192,18 @@ def _detach(host: str, port: int) -> None:
 
 def down() -> None:
     """Stop the stack that `fonoteca up` runs in FONOTECA_HOME."""
+    from compose.local.spawn import is_running, wait_until
     from db.settings import Settings
 
     settings = Settings()
     pid = settings.stack.get("pid")
-    if not _is_running(pid):
+    if pid is None or not is_running(pid):
         note(f"no stack runs in {settings.home}")
         return
     os.kill(pid, signal.SIGTERM)
-    if not wait_until(lambda: not _is_running(pid), DOWN_TIMEOUT_S):
+    if not wait_until(lambda: not is_running(pid), DOWN_TIMEOUT_S):
         raise CliError(
             f"the stack in {settings.home} (process {pid}) has not ended after {DOWN_TIMEOUT_S:.0f} s: "
             f"it still finishes work; see its logs in {settings.home / 'logs'}"
         )
     note(f"the stack in {settings.home} has stopped")
-
-
-def _is_running(pid: int | None) -> bool:
-    if not pid:
-        return False
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float, interval_s: float = 0.2) -> bool:
-    """Ask `condition` until it holds; False when it did not within `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(interval_s)
-    return True

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.errors import CliError
-from cli.output import note
 
 if TYPE_CHECKING:
     from db.transcripts import Transcript
@@ -58,21 +57,32 @@ def transcribe(
         raise CliError(f"{file}: no such file" if not file.exists() else f"{file}: not a file")
     if output is not None and not output.parent.is_dir():
         raise CliError(f"{output}: the folder {output.parent} does not exist")
-    from api.export import render
-
     transcript = transcribe_file(file, model=model, device=device)
-    content = render(transcript, text_format.value)
+    content = render(transcript, text_format)
     if output is None:
         sys.stdout.write(content if content.endswith("\n") else content + "\n")
     else:
         output.write_text(content, encoding="utf-8")
-    if transcript.notice:
-        note(transcript.notice)
     if transcript.failed_s:
         holes = "; ".join(
             f"{gap.start_s:.2f}-{gap.end_s:.2f} s: {gap.reason}" for gap in transcript.gaps if gap.reason
         )
         raise CliError(f"{file.name}: {transcript.failed_s:.2f} s could not be transcribed ({holes})")
+
+
+def render(transcript: Transcript, text_format: TextFormat) -> str:
+    """The transcript as the API writes it."""
+    from api import export
+    from api.schemas import Transcript as Document
+
+    if text_format is TextFormat.JSON:
+        return Document.of(transcript).model_dump_json(indent=2)
+    writers = {
+        TextFormat.TXT: export.render_txt,
+        TextFormat.SRT: export.render_srt,
+        TextFormat.VTT: export.render_vtt,
+    }
+    return writers[text_format](transcript)
 
 
 def transcribe_file(file: Path, *, model: str | None = None, device: str | None = None) -> Transcript:

@@ -526,7 +526,7 @@ def _finish_recording(
 ) -> None:
     if sums["failed_samples"] == 0:
         state, code, reason = "completed", None, None
-    elif sums["failed_samples"] < sums["duration_samples"]:
+    elif sums["transcribed_samples"] > 0:
         state, code = "partial", "seconds_failed"
         reason = f"{sums['failed_samples'] / 16_000:.2f} s could not be transcribed; the coverage lists them"
     else:

@@ -277,6 +277,7 @@ def test_a_file_that_keeps_killing_the_splitter_fails_with_a_reason(
         (2, 1, [], "partial", (1, 0, 1)),
         (2, 0, [NewGap(GapKind.FAILED, 2 * SECOND, 3 * SECOND, "hole")], "partial", (2, 0, 1)),
         (2, 2, [], "failed", (0, 0, 2)),
+        (2, 2, [NewGap(GapKind.NO_SPEECH, 2 * SECOND, 5 * SECOND)], "failed", (0, 3, 2)),
     ],
 )
 def test_a_recording_is_completed_only_when_no_second_failed(

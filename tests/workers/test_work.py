@@ -1,0 +1,189 @@
+"""Splitting and transcribing real media, one piece at a time, and what happens when a piece is bad."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+
+from db.settings import Settings
+from evaluation.score import score
+from speech.engine import Phi4Engine
+from workers.context import WorkerContext
+from workers.queue import GPU_QUEUE, MEDIA_QUEUE
+from workers.split import split_one
+from workers.sweep import sweep
+from workers.transcribe import Transcriber, transcribe_batch
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+ARCHIVE = SAMPLES / "archive"
+Query = Callable[..., list[Any]]
+Make = Callable[..., Any]
+
+
+def waiting_messages(settings: Settings, queue: str) -> int:
+    with redis.Redis.from_url(settings.require_redis_url()) as client:
+        return int(client.llen(queue))
+
+
+def transcribe_all(context: WorkerContext, transcriber: Transcriber) -> None:
+    while split_one(context):
+        pass
+    while transcribe_batch(context, transcriber):
+        pass
+
+
+def test_a_recording_goes_the_whole_way(
+    context: WorkerContext, transcriber: Transcriber, make_recording: Make, query: Query, settings: Settings
+) -> None:
+    make_recording(media=ARCHIVE / "rua-con-ruido.wav")
+    transcribe_all(context, transcriber)
+    assert query("SELECT state, failure_reason FROM recordings") == [("completed", None)]
+    assert waiting_messages(settings, GPU_QUEUE) >= 1, "splitting wakes a GPU worker"
+    said = " ".join(row.text for row in query("SELECT text FROM archive.segments ORDER BY start_s"))
+    references = json.loads((SAMPLES / "references.json").read_text(encoding="utf-8"))
+    spoken = next(r for r in references if r["file"] == "rua-con-ruido.wav")
+    result = score([" ".join(sentence["text"] for sentence in spoken["sentences"])], [said])
+    assert result.wer.value < 0.15
+    made_by = query(
+        "SELECT model, is_demo_model, prompt, decode_settings ->> 'method' AS method, splitter_version, "
+        "code_version, transcribed_s + no_speech_s + failed_s - duration_s AS lost_s FROM archive.transcripts"
+    )[0]
+    assert made_by.model == "fonoteca-demo"
+    assert made_by.is_demo_model
+    assert made_by.prompt.startswith("<|user|>")
+    assert made_by.method == "greedy"
+    assert made_by.splitter_version
+    assert made_by.code_version
+    assert made_by.lost_s == 0
+
+
+def test_a_batch_is_taken_across_recordings(
+    context: WorkerContext, transcriber: Transcriber, make_recording: Make, query: Query
+) -> None:
+    for _ in range(2):
+        make_recording(media=ARCHIVE / "rua-con-ruido.wav")
+        assert split_one(context)
+    assert transcribe_batch(context, transcriber) == len(query("SELECT id FROM segments"))
+    texts = query("SELECT array_agg(text ORDER BY index) AS texts FROM segments GROUP BY recording_id")
+    assert len(texts) == 2
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("media", "name", "code", "reason"),
+    [
+        (b"This is a letter, not a tape.\n" * 50, "carta.mp3", "not_media", "carta.mp3"),
+        (ARCHIVE / "cinta-danada.mp4", "cinta.mp4", "truncated_media", "moov"),
+    ],
+)
+def test_bad_media_fails_with_its_reason_and_costs_nobody_else(
+    context: WorkerContext,
+    transcriber: Transcriber,
+    make_recording: Make,
+    query: Query,
+    media: Any,
+    name: str,
+    code: str,
+    reason: str,
+) -> None:
+    bad = make_recording(media=media, name=name)
+    good = make_recording(media=ARCHIVE / "rua-con-ruido.wav")
+    transcribe_all(context, transcriber)
+    rows = {row.id: row for row in query("SELECT * FROM recordings")}
+    assert rows[good.id].state == "completed"
+    assert (rows[bad.id].state, rows[bad.id].failure_code, rows[bad.id].attempt) == ("failed", code, 1)
+    assert name in rows[bad.id].failure_reason
+    assert reason in rows[bad.id].failure_reason
+    assert "/tmp" not in rows[bad.id].failure_reason
+    assert query("SELECT count(*) FROM segments WHERE recording_id = :id", id=bad.id) == [(0,)]
+
+
+def test_silence_is_accounted_for_without_a_segment(
+    context: WorkerContext, make_recording: Make, query: Query, tmp_path: Path
+) -> None:
+    import wave
+
+    with wave.open(str(tmp_path / "silencio.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(bytes(2 * 16_000 * 5))
+    make_recording(media=tmp_path / "silencio.wav")
+    assert split_one(context)
+    assert query("SELECT state FROM recordings") == [("completed",)]
+    assert query("SELECT transcribed_s, no_speech_s, failed_s FROM archive.transcripts") == [(0, 5, 0)]
+
+
+def test_a_missing_working_copy_fails_its_own_segments_only(
+    context: WorkerContext, transcriber: Transcriber, make_recording: Make, query: Query
+) -> None:
+    gone, there = (make_recording(media=ARCHIVE / "rua-con-ruido.wav") for _ in range(2))
+    while split_one(context):
+        pass
+    key = query("SELECT working_copy_key FROM recordings WHERE id = :id", id=gone.id)[0][0]
+    context.store.delete(key)
+    transcribe_all(context, transcriber)
+    rows = {row.id: row for row in query("SELECT * FROM recordings")}
+    assert rows[there.id].state == "completed"
+    assert rows[gone.id].state == "failed"
+    reasons = query("SELECT failure_reason, failures FROM segments WHERE recording_id = :id", id=gone.id)
+    assert all("working copy cannot be read" in reason and tries == 3 for reason, tries in reasons)
+
+
+def test_one_segment_that_the_engine_refuses_does_not_take_the_batch_along(
+    context: WorkerContext,
+    transcriber: Transcriber,
+    make_recording: Make,
+    query: Query,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_recording(media=ARCHIVE / "noticias-2026-11-20.mp3")
+    assert split_one(context)
+    bad = query("SELECT end_sample - start_sample FROM segments ORDER BY index LIMIT 1")[0][0]
+    transcribe = Phi4Engine.transcribe
+
+    def refuse_one(self: Phi4Engine, clips: list[np.ndarray]) -> Any:
+        if any(len(clip) == bad for clip in clips):
+            raise RuntimeError("this one is bad")
+        return transcribe(self, clips)
+
+    monkeypatch.setattr(Phi4Engine, "transcribe", refuse_one)
+    transcribe_all(context, transcriber)
+    assert query("SELECT state FROM recordings") == [("partial",)]
+    failed = query("SELECT failure_code, failures FROM segments WHERE state = 'failed'")
+    assert failed == [("engine_error", 3)]
+
+
+def test_the_sweep_sends_lost_wake_ups_again_and_only_where_work_waits(
+    context: WorkerContext, make_recording: Make, settings: Settings
+) -> None:
+    sweep(context.engine, settings)
+    assert (waiting_messages(settings, MEDIA_QUEUE), waiting_messages(settings, GPU_QUEUE)) == (0, 0)
+    make_recording(media=ARCHIVE / "rua-con-ruido.wav")
+    for _ in range(3):
+        sweep(context.engine, settings)
+    assert waiting_messages(settings, MEDIA_QUEUE) == 1, "once is enough"
+    assert split_one(context)
+    with redis.Redis.from_url(settings.require_redis_url()) as client:
+        client.flushall()  # the broker lost everything
+    sweep(context.engine, settings)
+    assert (waiting_messages(settings, MEDIA_QUEUE), waiting_messages(settings, GPU_QUEUE)) == (0, 1)
+
+
+def test_a_broker_that_is_down_does_not_fail_the_work(
+    context: WorkerContext, make_recording: Make, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workers import queue
+
+    monkeypatch.setenv("FONOTECA_REDIS_URL", "redis://127.0.0.1:1/0")
+    queue._sender.cache_clear()
+    make_recording(media=ARCHIVE / "rua-con-ruido.wav")
+    assert split_one(context)
+    assert query("SELECT state FROM recordings") == [("transcribing",)]
+    queue._sender.cache_clear()
