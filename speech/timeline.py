@@ -61,10 +61,11 @@ class Clock:
 
     def hole_before(self, frame: AudioFrame) -> float:
         """Seconds of zeros that belong before `frame`; 0.0 if it follows on. `reason` says what they are."""
-        if frame.pts is None or frame.time_base is None:
+        if frame.pts is None or not self._tick_s:
             at_s = self.next_s + self._lost_s
         else:
-            raw_s = float(frame.pts * frame.time_base)
+            # in the stream's own ticks, as a float: exact fractions per frame take as long as decoding it
+            raw_s = frame.pts * self._tick_s
             if self._origin_s is None:
                 self._origin_s = raw_s
             at_s = raw_s - self._origin_s + self._shift_s

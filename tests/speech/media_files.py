@@ -75,6 +75,25 @@ def silent_video() -> bytes:
     return out.getvalue()
 
 
+def video_with_late_sound(samples: Floats, late_s: int) -> bytes:
+    """A Matroska whose picture starts at 0 and whose sound starts `late_s` after it."""
+    out = io.BytesIO()
+    with av.open(out, "w", format="matroska") as muxer:
+        video = muxer.add_stream("mpeg4", rate=5)
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        audio = muxer.add_stream("flac", rate=RATE_HZ, layout="mono")
+        for number in range(5 * (late_s + len(samples) // RATE_HZ)):
+            picture = VideoFrame.from_ndarray(np.zeros((64, 64), np.uint8), format="gray").reformat(
+                format="yuv420p"
+            )
+            picture.pts = number
+            muxer.mux(video.encode(picture))
+        sound = AudioFrame.from_ndarray((samples * 32767).astype(np.int16)[None], format="s16", layout="mono")
+        sound.sample_rate, sound.time_base, sound.pts = RATE_HZ, Fraction(1, RATE_HZ), late_s * RATE_HZ
+        muxer.mux([*video.encode(None), *audio.encode(sound), *audio.encode(None)])
+    return out.getvalue()
+
+
 def sweep(duration_s: float, seed: int = 0) -> Floats:
     """Band-limited noise, in which every position is found again by correlation."""
     rng = np.random.default_rng(seed)

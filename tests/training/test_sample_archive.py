@@ -19,6 +19,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_made_again_it_is_the_kept_one(made: Path) -> None:
     assert (made / "references.json").read_text() == (KEPT / "references.json").read_text()
     for kept in sorted((KEPT / "archive").iterdir()):
@@ -45,7 +46,7 @@ def test_references_lie_within_their_recordings() -> None:
         assert at < recording["duration_s"]
 
 
-def test_sizes_and_kinds(made: Path) -> None:
+def test_sizes_and_kinds() -> None:
     assert sum(path.stat().st_size for path in (KEPT / "archive").iterdir()) < 5_000_000
     with MediaReader(KEPT / "archive" / "entrevista-a-debate.mp4", name="entrevista") as media:
         assert (media.info.codec, media.info.programme, media.info.date) == ("aac", "A debate", "2026-11-18")
