@@ -19,7 +19,7 @@ from transformers import DynamicCache, Phi4MultimodalForCausalLM
 
 from speech.encoder import encode_audio
 from speech.features import SAMPLE_RATE_HZ, WINDOW_SAMPLES, count_audio_tokens, count_frames, log_mel
-from speech.guards import flags_for, token_limit
+from speech.guards import MIN_RESPLIT_S, RESPLIT, RETRIED_FLAGS, flags_for, quietest_cut, token_limit
 from speech.prompt import PromptIds, Tokenizer, prompt_of, tokenize_prompt
 
 MAX_CLIP_S = 40.0
@@ -107,6 +107,10 @@ class Phi4Engine:
     def transcribe(self, clips: Sequence[Clip]) -> list[Hypothesis]:
         """One hypothesis per clip, in the clips' order.
 
+        A clip whose text loops, overruns or comes too fast is cut in two at its quietest place and tried once
+        more. Where that goes well its text is the halves' and it carries the flag `resplit`; else it keeps its
+        first text and its flags.
+
         Args:
             clips: 1-D float32 arrays, 16 kHz mono in -1..1, 25 ms to 40 s each.
 
@@ -115,6 +119,22 @@ class Phi4Engine:
         """
         for position, clip in enumerate(clips):
             check_clip(clip, position)
+        hypotheses = self._transcribe_once(clips)
+        doubtful = [
+            position
+            for position, (clip, hypothesis) in enumerate(zip(clips, hypotheses, strict=True))
+            if RETRIED_FLAGS.intersection(hypothesis.flags) and len(clip) >= MIN_RESPLIT_S * SAMPLE_RATE_HZ
+        ]
+        halves = [half for position in doubtful for half in _halves(clips[position])]
+        retried = self._transcribe_once(halves)
+        for number, position in enumerate(doubtful):
+            first, second = retried[2 * number : 2 * number + 2]
+            if not RETRIED_FLAGS.intersection(first.flags + second.flags):
+                hypotheses[position] = _joined(first, second)
+        return hypotheses
+
+    def _transcribe_once(self, clips: Sequence[Clip]) -> list[Hypothesis]:
+        """As `transcribe`, without the second try."""
         hypotheses: dict[int, Hypothesis] = {}
         for batch in self._batches(clips):
             for position, hypothesis in zip(batch, self._decode([clips[i] for i in batch]), strict=True):
@@ -243,6 +263,26 @@ class Phi4Engine:
                 mean_logprob=mean_logprob,
             ),
         )
+
+
+def _halves(clip: Clip) -> tuple[Clip, Clip]:
+    cut = quietest_cut(clip)
+    return clip[:cut], clip[cut:]
+
+
+def _joined(first: Hypothesis, second: Hypothesis) -> Hypothesis:
+    """The hypothesis of a clip whose halves these are."""
+    # each half's end token counted once in its mean
+    weights = len(first.token_ids) + 1, len(second.token_ids) + 1
+    total = first.mean_logprob * weights[0] + second.mean_logprob * weights[1]
+    flags = dict.fromkeys((*first.flags, *second.flags, RESPLIT))
+    return Hypothesis(
+        text=" ".join(half.text for half in (first, second) if half.text),
+        token_ids=first.token_ids + second.token_ids,
+        token_logprobs=first.token_logprobs + second.token_logprobs,
+        mean_logprob=total / sum(weights),
+        flags=tuple(flags),
+    )
 
 
 def check_clip(clip: Clip, position: int = 0) -> None:

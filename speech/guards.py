@@ -5,7 +5,11 @@ A guard never changes the text. `no_repeat_ngram_size` and the like would, and d
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 TOKEN_LIMIT = "token_limit"  # noqa: S105 - a flag's name
 LOOP = "loop"
@@ -21,6 +25,20 @@ MIN_MEAN_LOGPROB = -1.0
 LOOP_REPEATS = 4
 """The same words so often in a row, at the end of a text, are a loop."""
 LOOP_MAX_WORDS = 8
+PHRASE_WORDS = 4
+PHRASE_REPEATS = 3
+"""A phrase of so many words that comes so often in one clip is taken for a loop too, whatever stands between: a
+model often stumbles at the seam and starts again. A speaker may repeat himself as well: then the halves of the
+clip, tried apart, say so."""
+
+RESPLIT = "resplit"
+"""Not an alarm: the clip tripped a guard, and its halves, transcribed apart, did not. The text is theirs."""
+RETRIED_FLAGS = frozenset({TOKEN_LIMIT, LOOP, TOO_FAST})
+"""Flags that make a clip worth a second try in two halves."""
+MIN_RESPLIT_S = 4.0
+"""Shorter clips are not cut again."""
+_ENERGY_FRAME_SAMPLES = 160
+_SMOOTHING_FRAMES = 15
 
 
 def token_limit(duration_s: float) -> int:
@@ -37,6 +55,22 @@ def ends_in_loop(words: Sequence[str]) -> bool:
     return False
 
 
+def repeats_a_phrase(words: Sequence[str]) -> bool:
+    """Whether one run of PHRASE_WORDS words comes PHRASE_REPEATS times or more."""
+    phrases = Counter(tuple(words[i : i + PHRASE_WORDS]) for i in range(len(words) - PHRASE_WORDS + 1))
+    return bool(phrases) and max(phrases.values()) >= PHRASE_REPEATS
+
+
+def quietest_cut(clip: npt.NDArray[np.float32]) -> int:
+    """Sample in the middle half of `clip` around which 150 ms are the quietest: where to cut it in two."""
+    n_frames = len(clip) // _ENERGY_FRAME_SAMPLES
+    frames = clip[: n_frames * _ENERGY_FRAME_SAMPLES].reshape(n_frames, _ENERGY_FRAME_SAMPLES)
+    energy = np.square(frames, dtype=np.float64).sum(axis=1)
+    smooth = np.convolve(energy, np.ones(_SMOOTHING_FRAMES), mode="same")
+    first, last = n_frames // 4, n_frames - n_frames // 4
+    return int((first + smooth[first:last].argmin()) * _ENERGY_FRAME_SAMPLES)
+
+
 def flags_for(
     text: str, *, duration_s: float, n_tokens: int, ended: bool, mean_logprob: float
 ) -> tuple[str, ...]:
@@ -51,7 +85,8 @@ def flags_for(
     flags = []
     if not ended and n_tokens >= token_limit(duration_s):
         flags.append(TOKEN_LIMIT)
-    if ends_in_loop(text.split()):
+    words = text.split()
+    if ends_in_loop(words) or repeats_a_phrase(words):
         flags.append(LOOP)
     if mean_logprob < MIN_MEAN_LOGPROB:
         flags.append(LOW_CONFIDENCE)

@@ -44,21 +44,23 @@ NOISE_BELOW_SPEECH_DB = 18.0
 DAMAGED_SHARE = 0.6
 """How much of the damaged tape's copy arrived. Its index was to come at the end."""
 
-# Sentences by file number. Items read well one after another; voices are those the demo model has heard.
+# Sentences by file number. Items read well one after another; voices are those the demo model has heard, but
+# for the interviewer's.
 BULLETIN: tuple[tuple[int, ...], ...] = (
     (0,),
     (33, 58, 80, 105),
     (16, 57, 109),
     (34, 37, 104),
-    (53, 5, 100),
+    (53, 5, 3, 100),
     (12, 10, 98, 49),
     (97, 32, 93),
     (20, 13, 18, 96, 73, 1),
 )
 BULLETIN_SECTIONS_AFTER = (0, 3, 4, 5, 6)
 """Items followed by a short jingle instead of a pause."""
-INTERVIEW = (51, 85, 107, 45, 91, 37, 27, 109, 43, 69, 35, 77)
-"""Alternating, the interviewer (es+Marco) first, the guest (es+f2) second."""
+INTERVIEW = (102, 85, 14, 45, 70, 37, 54, 77, 110, 69, 46, 109)
+"""Alternating, the interviewer (es+m7, a voice the demo model has not heard) first, the guest (es+f2)
+second."""
 STREET = (96, 24, 80, 104)
 TAPE = (0, 33, 34)
 

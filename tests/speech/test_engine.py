@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from evaluation.score import score
 from speech.checkpoint import open_checkpoint
 from speech.engine import ClipError, DecodeSettings, Hypothesis, Phi4Engine
-from speech.guards import LOOP, TOKEN_LIMIT, flags_for, token_limit
+from speech.guards import LOOP, RESPLIT, TOKEN_LIMIT, flags_for, token_limit
 from tests.demo_speech import sentences
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
@@ -112,4 +112,32 @@ def test_loops_are_flagged_and_real_repeats_are_not() -> None:
 
     assert LOOP in flags("o vento do norte e e e e e")
     assert LOOP in flags("moitas grazas " * 4)
+    stumbling = (
+        "na praza do Toural. men na praza do Toural. meb na praza do Toural. na praza do Toural. meleo"
+    )
+    assert LOOP in flags(stumbling)
     assert flags("non, non e non, dixo; moi moi ben") == ()
+
+
+def test_a_looping_clip_is_tried_again_in_two_halves(
+    engine: Phi4Engine, alone: list[Hypothesis], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulates a model that loops on clips over 6 s: each half then gives what it gives alone."""
+    long = np.concatenate([sentences()[0].clip, sentences()[1].clip])
+    decode = Phi4Engine._decode
+
+    def loop_on_long_clips(self: Phi4Engine, clips: list[np.ndarray]) -> list[Hypothesis]:
+        looped = Hypothesis("e " * 40, (1,) * 40, (-0.1,) * 40, -0.1, (LOOP,))
+        return [
+            looped if len(clip) > 6 * 16_000 else hypothesis
+            for clip, hypothesis in zip(clips, decode(self, clips), strict=True)
+        ]
+
+    monkeypatch.setattr(Phi4Engine, "_decode", loop_on_long_clips)
+    hypothesis = engine.transcribe([sentences()[2].clip, long])[1]
+    assert hypothesis.text == f"{alone[0].text} {alone[1].text}"
+    assert hypothesis.flags == (RESPLIT,)
+    assert len(hypothesis.token_ids) == len(hypothesis.token_logprobs)
+    longer = np.concatenate([long, long])
+    kept = engine.transcribe([longer])[0]
+    assert kept.flags == (LOOP,), "halves that loop too: kept as it was, flags and all"
