@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import pytest
 import redis
+import structlog
 from sqlalchemy import Engine, create_engine, make_url, text
 
 from compose.local.postgres import EmbeddedPostgres
@@ -43,6 +44,18 @@ DRIVER = "postgresql+psycopg"
 DEMO_WEIGHTS_SHA256 = "d" * 64
 
 _numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_logs() -> None:
+    """Logs as plain lines: structlog's default draws every traceback with its variables, for seconds."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+        ]
+    )
 
 
 # --- servers -----------------------------------------------------------------------------------------------
@@ -97,26 +110,52 @@ def database_address(server_url: str, database: str) -> str:
     return url.render_as_string(hide_password=False)
 
 
+@dataclass(frozen=True)
+class Databases:
+    """Makes and drops databases on the session's server."""
+
+    server_url: str
+    server: Engine
+
+    def make(self, *, migrated: bool = True) -> str:
+        """Address of a new database: a clone of the migrated template, or empty."""
+        name = f"test_{next(_numbers)}"
+        origin = f" TEMPLATE {TEMPLATE_DATABASE}" if migrated else ""
+        with self.server.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}{origin}"))
+        return database_address(self.server_url, name)
+
+    def drop(self, url: str) -> None:
+        """Drop a database, whoever is connected to it: hundreds of clones would fill a small disk."""
+        with self.server.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {make_url(url).database} WITH (FORCE)"))
+
+
 @pytest.fixture(scope="session")
-def make_database(postgres_url: str) -> Iterator[Callable[..., str]]:
-    """Makes a database and returns its address: a clone of the migrated template, or empty with
-    `migrated=False`. All go with the session's server."""
+def databases(postgres_url: str) -> Iterator[Databases]:
+    """The session's databases, with a migrated template to clone."""
     server = create_engine(database_address(postgres_url, "postgres"), isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {TEMPLATE_DATABASE}"))
     template = make_engine(database_address(postgres_url, TEMPLATE_DATABASE), application_name="tests")
     migrate(template)
     template.dispose()
+    yield Databases(postgres_url, server)
+    server.dispose()
+
+
+@pytest.fixture
+def make_database(databases: Databases) -> Iterator[Callable[..., str]]:
+    """`make_database(migrated=True)`: address of one more database, dropped after the test."""
+    made: list[str] = []
 
     def make(*, migrated: bool = True) -> str:
-        name = f"test_{next(_numbers)}"
-        with server.connect() as connection:
-            origin = f" TEMPLATE {TEMPLATE_DATABASE}" if migrated else ""
-            connection.execute(text(f"CREATE DATABASE {name}{origin}"))
-        return database_address(postgres_url, name)
+        made.append(databases.make(migrated=migrated))
+        return made[-1]
 
     yield make
-    server.dispose()
+    for url in made:
+        databases.drop(url)
 
 
 @pytest.fixture
@@ -157,10 +196,21 @@ def media_store(settings: Settings) -> MediaStore:
     return MediaStore(settings.require_storage_url())
 
 
+@pytest.fixture(scope="session")
+def stopping_servers() -> Iterator[list[threading.Thread]]:
+    """API threads told to stop. They take a fifth of a second, which no test should wait for."""
+    threads: list[threading.Thread] = []
+    yield threads
+    for thread in threads:
+        thread.join(timeout=30)
+        assert not thread.is_alive(), "an API thread did not stop within 30 s"
+
+
 @pytest.fixture
-def server_url(settings: Settings) -> Iterator[str]:
+def server_url(settings: Settings, stopping_servers: list[threading.Thread]) -> Iterator[str]:
     """Address of the real API, served over a socket by a thread."""
     import uvicorn
+
     from api.app import create_app
     from api.serve import make_server
 
@@ -175,14 +225,14 @@ def server_url(settings: Settings) -> Iterator[str]:
     port = server.servers[0].sockets[0].getsockname()[1]
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
-    thread.join(timeout=30)
-    assert not thread.is_alive(), "the API did not stop within 30 s"
+    stopping_servers.append(thread)
 
 
 @pytest.fixture
 def client(server_url: str) -> Iterator[httpx.Client]:
     """An HTTP client of the real API, without a key: pass `headers=owner.headers`."""
-    with httpx.Client(base_url=server_url, timeout=30) as client:
+    # verify=False: nothing here speaks TLS, and loading the certificates takes longer than most tests
+    with httpx.Client(base_url=server_url, timeout=30, verify=False) as client:
         yield client
 
 

@@ -51,19 +51,13 @@ def test_only_the_digest_of_a_secret_is_stored(engine: Engine) -> None:
         assert (shown.key_id, shown.broadcaster, shown.label) == (key_id, "radio-galega", "newsroom")
 
 
-@pytest.mark.parametrize("change", ["", "fono_", "x", "upper", "longer", "spaced", "unicode"])
-def test_a_changed_key_is_unknown(engine: Engine, change: str) -> None:
+def test_a_changed_key_is_unknown(engine: Engine) -> None:
     with transaction(engine) as tx:
         create_broadcaster(tx.connection, "radio-galega")
         key = create_api_key(tx.connection, "radio-galega")
-        wrong = {
-            "x": key[:-1] + ("0" if key[-1] != "0" else "1"),
-            "upper": key.upper(),
-            "longer": key + "0",
-            "spaced": f" {key}",
-            "unicode": key[:-1] + "\u0661",
-        }.get(change, change)
-        assert find_broadcaster_by_key(tx.connection, wrong) is None
+        last = "0" if key[-1] != "0" else "1"
+        for wrong in ("", "fono_", key[:-1] + last, key.upper(), key + "0", f" {key}", key[:-1] + "\u0661"):
+            assert find_broadcaster_by_key(tx.connection, wrong) is None, wrong
 
 
 def test_a_revoked_key_is_unknown_and_stays_listed(engine: Engine) -> None:
@@ -81,10 +75,11 @@ def test_a_revoked_key_is_unknown_and_stays_listed(engine: Engine) -> None:
         assert list_api_keys(tx.connection, "nobody") == []
 
 
-@pytest.mark.parametrize("name", ["", "Radio", "radio galega", "-radio", "radio_galega", "r" * 64, "radio\n"])
-def test_a_name_that_is_no_slug_is_refused(engine: Engine, name: str) -> None:
-    with pytest.raises(BroadcasterNameMalformed, match="use 1 to 63"), transaction(engine) as tx:
-        create_broadcaster(tx.connection, name)
+def test_a_name_that_is_no_slug_is_refused(engine: Engine) -> None:
+    with transaction(engine) as tx:
+        for name in ("", "Radio", "radio galega", "-radio", "radio_galega", "r" * 64, "radio\n"):
+            with pytest.raises(BroadcasterNameMalformed, match="use 1 to 63"):
+                create_broadcaster(tx.connection, name)
 
 
 def test_names_are_unique_and_keys_need_a_broadcaster(engine: Engine) -> None:
