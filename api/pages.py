@@ -5,9 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Query, Request, Response
+from markupsafe import Markup, escape
 from starlette.responses import RedirectResponse
 from starlette.templating import Jinja2Templates
 
@@ -58,7 +59,21 @@ def confidence_class(confidence: float | None) -> str:
     return "fair" if confidence >= LOW_CONFIDENCE else "doubtful"
 
 
-templates.env.filters |= {"clock": human_clock, "bytes": human_bytes, "confidence_class": confidence_class}
+def with_code(description: str) -> Markup:
+    """A docstring's `words` set as code."""
+    parts = description.split("`")
+    return Markup().join(
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
+        for number, part in enumerate(parts)
+    )
+
+
+templates.env.filters |= {
+    "clock": human_clock,
+    "bytes": human_bytes,
+    "confidence_class": confidence_class,
+    "with_code": with_code,
+}
 templates.env.trim_blocks = templates.env.lstrip_blocks = True
 
 
@@ -111,7 +126,7 @@ def list_page(
     request: Request,
     parts: UsesParts,
     after: uuid.UUID | None = None,
-    state: Annotated[RecordingState | None, Query()] = None,
+    state: Annotated[RecordingState | Literal[""] | None, Query()] = None,  # the form's "all" sends ""
 ) -> Response:
     """The broadcaster's recordings, newest first; the sign-in page for everybody else."""
     broadcaster = identify(request, parts)
@@ -119,7 +134,7 @@ def list_page(
         return sign_in_page(request)
     with parts.engine.connect() as connection:
         found = list_newest_recordings(
-            connection, broadcaster.id, limit=PAGE_ROWS + 1, after=after, state=state
+            connection, broadcaster.id, limit=PAGE_ROWS + 1, after=after, state=state or None
         )
     return templates.TemplateResponse(
         request,
