@@ -64,12 +64,12 @@ def export(
         bool, typer.Option("--all", help="Every recording, a folder for each batch.")
     ] = False,
     form: Annotated[
-        Form, typer.Option("--format", help="txt, subtitles (srt, vtt), or json with times.")
+        Form, typer.Option("--format", "-f", help="txt, subtitles (srt, vtt), or json with times.")
     ] = Form.TXT,
     destination: Annotated[
         str,
         typer.Option(
-            "--output", "-o", metavar="DIR|-", help="Folder to write to; `-`: stdout, one recording."
+            "--output", "-o", "-o", metavar="DIR|-", help="Folder to write to; `-`: stdout, one recording."
         ),
     ] = "transcripts",
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
