@@ -26,8 +26,9 @@ demo: install ## Transcribe the sample archive on an embedded stack, and stop it
 up: install ## Run the embedded stack on a persistent folder until Ctrl-C
 	@$(BIN)/fonoteca up
 
-test: install ## Run all tests on servers of their own
-	@$(BIN)/python -m pytest
+test: install ## Run all tests on servers of their own (PYTEST_ARGS="-k queue" for some)
+	@# one torch thread a process: two processes with two each would fight over two cores
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 lint: install ## Check style, types and who imports whom
 	$(BIN)/ruff check .

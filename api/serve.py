@@ -13,8 +13,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
-from api.logs import configure_logging
 from api.parts import Parts
+from db.logs import configure_logging
 from db.settings import SettingMissing, Settings
 
 DRAIN_S = 20

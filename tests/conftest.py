@@ -61,6 +61,11 @@ def plain_logs() -> None:
 # --- servers -----------------------------------------------------------------------------------------------
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first: what is marked slow runs at the end, in its own order."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
 @pytest.fixture(scope="session")
 def servers_folder() -> Iterator[Path]:
     """Folder of the session's servers. Not one of pytest's: those are closed to the unprivileged user that

@@ -12,6 +12,7 @@ import structlog
 from celery import signals
 
 from db.connect import make_engine
+from db.logs import configure_logging
 from db.settings import Settings
 from workers import context
 from workers.queue import GPU_QUEUE, SPLIT_TASK, SWEEP_TASK, TRANSCRIBE_TASK, make_celery
@@ -61,6 +62,12 @@ def sweep() -> None:
         run_sweep(engine, settings)
     finally:
         engine.dispose()
+
+
+@signals.setup_logging.connect
+def use_our_logging(**_: Any) -> None:
+    """Celery leaves logging alone once this is connected: JSON lines, as the API writes them."""
+    configure_logging()
 
 
 @signals.celeryd_after_setup.connect
