@@ -121,6 +121,7 @@ def _run(home: Path, port: int, *, keep: bool, stop_event: threading.Event) -> b
             typer.echo(f"Open {address}")
             typer.echo(f"In another terminal: FONOTECA_HOME={home} {sys.argv[0]} status")
             stack.run_until(stop_event)
+            note("stopping")
         else:
             typer.echo(
                 "\nThe stack stops now, and its folder goes with it. To look around:\n"

@@ -7,15 +7,19 @@ survive one.
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import socket
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from db.code_version import code_version
 from db.connect import make_engine, transaction
-from db.liveness import WorkerSession
+from db.liveness import DEAD_WORKERS_SQL, WorkerSession
 from db.media_store import MediaStore
 from db.queue import return_claims
 from db.settings import Settings
@@ -43,6 +47,7 @@ class WorkerContext:
         """Connect, and register this process as a worker."""
         settings = settings or Settings()
         engine = make_engine(settings.require_database_url(), application_name=f"fonoteca-{role}")
+        clear_scratch(settings, engine)
         session = WorkerSession(
             engine,
             role=role,
@@ -52,13 +57,45 @@ class WorkerContext:
         ).start()
         return cls(role, settings, engine, MediaStore(settings.require_storage_url()), session, os.getpid())
 
+    @property
+    def scratch(self) -> Path:
+        """Folder for this process's temporary files; swept away after its death by the next worker that starts."""
+        folder = scratch_root(self.settings) / f"{socket.gethostname()}-{self.pid}-{self.session.worker_id}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def close(self) -> None:
         """Give back what is still claimed, end the registration, and disconnect."""
         with transaction(self.engine) as tx:
             returned = return_claims(tx.connection, self.session.worker_id)
+        shutil.rmtree(self.scratch, ignore_errors=True)
         self.session.stop()
         self.engine.dispose()
         log.info("worker_closed", worker_id=self.session.worker_id, returned=returned)
+
+
+def scratch_root(settings: Settings) -> Path:
+    """Parent of the workers' scratch folders."""
+    return settings.home / "scratch"
+
+
+def clear_scratch(settings: Settings, engine: Engine) -> None:
+    """Remove the scratch folders of this host's dead workers: a worker that is killed cannot clean up."""
+    mine = re.compile(rf"{re.escape(socket.gethostname())}-\d+-(\d+)")
+    folders = {
+        int(match[1]): folder
+        for folder in scratch_root(settings).glob("*")
+        if (match := mine.fullmatch(folder.name))
+    }
+    if not folders:
+        return
+    with engine.connect() as connection:
+        alive = connection.scalars(
+            text(f"SELECT id FROM workers WHERE id = ANY(:ids) AND id NOT IN ({DEAD_WORKERS_SQL})"),  # noqa: S608
+            {"ids": list(folders)},
+        ).all()
+    for worker_id in folders.keys() - set(alive):
+        shutil.rmtree(folders[worker_id], ignore_errors=True)
 
 
 _lock = threading.Lock()

@@ -56,7 +56,7 @@ def split_one(context: WorkerContext) -> bool:
 
 def _split(context: WorkerContext, worker_id: int, claim: SplitClaim) -> None:
     key = working_copy_key(claim.broadcaster_id, claim.recording_id, claim.attempt)
-    with tempfile.TemporaryDirectory(prefix="fonoteca-split-") as folder:
+    with tempfile.TemporaryDirectory(dir=context.scratch) as folder:
         copy = Path(folder) / "working.flac"
         found = split_media(context.store.open(claim.media_key), name=claim.name, working_copy=copy)
         context.store.put_file(key, copy)

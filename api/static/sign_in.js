@@ -9,7 +9,7 @@ if (given) {
     redirect: "manual",
   }).then((answer) => {
     if (answer.type === "opaqueredirect") {
-      location.replace("/");
+      location.replace(location.pathname);
     } else {
       document.getElementById("refused")?.removeAttribute("hidden");
     }

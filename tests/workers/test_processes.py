@@ -12,6 +12,7 @@ import pytest
 
 from compose.local.process import Service
 from compose.local.spawn import wait_until
+from db.settings import Settings
 
 ARCHIVE = Path(__file__).parents[2] / "samples" / "archive"
 BULLETIN = ARCHIVE / "noticias-2026-11-20.mp3"
@@ -70,7 +71,7 @@ def test_kill_9_of_the_gpu_worker_in_mid_batch_loses_and_doubles_nothing(
 
 
 def test_kill_9_of_the_splitting_process_is_made_good(
-    start_service: Start, make_recording: Callable[..., Any], query: Query
+    start_service: Start, make_recording: Callable[..., Any], query: Query, settings: Settings
 ) -> None:
     make_recording(media=BULLETIN)
     start_service("beat", **QUICK)
@@ -83,6 +84,7 @@ def test_kill_9_of_the_splitting_process_is_made_good(
     assert wait_until(lambda: bool(query(split)), 60), worker.log_tail()
     assert query(split) == [(2,)]
     assert query("SELECT count(*) FROM transcripts") == [(1,)]
+    assert not list((settings.home / "scratch").rglob("*.flac")), "the dead process's files are gone"
 
 
 def test_sigterm_finishes_the_batch_at_hand_and_leaves_the_rest(
