@@ -24,15 +24,6 @@ if TYPE_CHECKING:
     from evaluation.score import Score
 
 DEMO_BROADCASTER = "radio-demo"
-ADDRESS_VARIABLES = (
-    "FONOTECA_DATABASE_URL",
-    "FONOTECA_REDIS_URL",
-    "FONOTECA_STORAGE_URL",
-    "FONOTECA_UPLOAD_DIR",
-    "FONOTECA_MODEL",
-)
-"""Not the demo's: it never touches servers or models of the person's own."""
-
 SQL_QUERY = """\
 SELECT recording, count(*) AS segments, round(sum(end_s - start_s), 1) AS speech_s,
        sum(cardinality(string_to_array(text, ' '))) AS words,
@@ -87,13 +78,16 @@ class Interrupted(Exception):
 
 @contextmanager
 def scratch_home() -> Iterator[Path]:
-    """A new folder as FONOTECA_HOME, removed at the end; the person's own servers and model are left alone."""
+    """A new folder as FONOTECA_HOME, removed at the end. The person's own settings are dropped: the demo never
+    touches their servers, and runs the demo model on the CPU."""
     from compose.local.folders import temporary_home
 
-    for variable in ADDRESS_VARIABLES:
-        os.environ.pop(variable, None)
+    for variable in [
+        name for name in os.environ if name.startswith("FONOTECA_") and name != "FONOTECA_DEBUG"
+    ]:
+        del os.environ[variable]
     with temporary_home("fonoteca-demo-") as folder:
-        os.environ["FONOTECA_HOME"] = str(folder)
+        os.environ |= {"FONOTECA_HOME": str(folder), "FONOTECA_DEVICE": "cpu", "FONOTECA_DTYPE": "float32"}
         yield folder
     if folder.exists():
         note(f"{folder} could not be removed whole: remove it by hand")

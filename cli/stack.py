@@ -161,11 +161,12 @@ def make_key(engine: Engine, broadcaster: str, label: str) -> str:
 
 def _detach(host: str, port: int) -> None:
     """Start `fonoteca up` in a session of its own, and return once its stack is ready."""
-    from compose.local.spawn import is_running, wait_until
+    from compose.local.spawn import wait_until
+    from compose.local.stack import stack_lock
     from db.settings import Settings
 
     settings = Settings()
-    if settings.stack and is_running(int(settings.stack["pid"])):
+    if stack_lock(settings.home).holder() is not None:
         raise CliError(f"a stack runs already in {settings.home}: end it with `fonoteca down`")
     log_file = settings.home / "logs" / "up.log"
     try:
@@ -193,11 +194,13 @@ def _detach(host: str, port: int) -> None:
 def down() -> None:
     """Stop the stack that `fonoteca up` runs in FONOTECA_HOME."""
     from compose.local.spawn import is_running, wait_until
+    from compose.local.stack import stack_lock
     from db.settings import Settings
 
     settings = Settings()
-    pid = settings.stack.get("pid")
-    if pid is None or not is_running(pid):
+    # not the stack file's pid: after a kill -9 or a power cut that may be anybody's
+    pid = stack_lock(settings.home).holder()
+    if pid is None:
         note(f"no stack runs in {settings.home}")
         return
     os.kill(pid, signal.SIGTERM)

@@ -212,8 +212,9 @@ def create_batch(
     connection.execute(
         text(
             """
-            INSERT INTO recordings (broadcaster_id, batch_id, name, programme, size_bytes, sha256)
-            SELECT :broadcaster_id, :batch_id, r.name, r.programme, r.size_bytes, decode(r.sha256, 'hex')
+            INSERT INTO recordings (broadcaster_id, batch_id, name, programme, priority, size_bytes, sha256)
+            SELECT :broadcaster_id, :batch_id, r.name, r.programme, :priority, r.size_bytes,
+                   decode(r.sha256, 'hex')
             FROM unnest(CAST(:names AS text[]), CAST(:programmes AS text[]), CAST(:sizes AS bigint[]),
                         CAST(:sha256s AS text[]))
                  WITH ORDINALITY AS r(name, programme, size_bytes, sha256, ordinal)
@@ -223,6 +224,7 @@ def create_batch(
         {
             "broadcaster_id": broadcaster_id,
             "batch_id": batch_id,
+            "priority": priority.rank,
             "names": [recording.name for recording in recordings],
             "programmes": [recording.programme for recording in recordings],
             "sizes": [recording.size_bytes for recording in recordings],

@@ -25,6 +25,11 @@ def _checked_out_commit() -> str | None:
         head = (_GIT_DIR / "HEAD").read_text().strip()
         if not head.startswith("ref: "):
             return head
-        return (_GIT_DIR / head.removeprefix("ref: ")).read_text().strip()
+        reference = head.removeprefix("ref: ")
+        loose = _GIT_DIR / reference
+        if loose.exists():
+            return loose.read_text().strip()
+        packed = (line.split() for line in (_GIT_DIR / "packed-refs").read_text().splitlines())
+        return next((words[0] for words in packed if words[1:] == [reference]), None)
     except OSError:
         return None

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, Engine, create_engine
 
 KEEPALIVE = {
-    # a dead host is noticed after about a minute, so that its advisory locks are freed
+    # a server that vanished is noticed within about a minute, instead of when the kernel gives up (15 minutes);
+    # that a *worker's* host vanished is what its lease tells
+    "tcp_user_timeout": 50_000,
     "keepalives": 1,
     "keepalives_idle": 20,
     "keepalives_interval": 10,

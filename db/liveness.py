@@ -122,6 +122,12 @@ class WorkerSession:
                 self._register()
             return self.worker_id
 
+    def abandon(self) -> None:
+        """Give up this registration: its lock is freed, the next sweep takes its claims back, and the next
+        `ensure_alive` registers anew."""
+        with self._lock:
+            self._drop_connection()
+
     def begin_work(self) -> None:
         """Note that a piece of work starts now (see `claim_limit_s`)."""
         self._work_started_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""Logs of every service as JSON lines: static event names, facts as fields, the request's id on every line of a request."""
+"""Logs of every service as JSON lines: static event names, facts as fields, a request's id on each of its lines."""
 
 from __future__ import annotations
 

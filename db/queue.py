@@ -5,7 +5,7 @@ Rules that all of them keep:
 * Rows are the queue. A claim takes rows with FOR UPDATE SKIP LOCKED, so that claimers never wait for each other.
 * `attempt` fences. Each claim raises it; a result is stored only `WHERE attempt = <the claim's> AND
   state = 'running'`. A worker that was given up for dead and wakes later finds nothing to update.
-* Lock order: segments that are one's own, then transcripts in order of id, then recordings in order of id.
+* Lock order: segments that are one's own, then all transcripts in order of id, then recordings in order of id.
 * Nothing here sends a message: callers do that after the commit.
 """
 
@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from db.events import add_events
+from db.finishing import finish_transcripts
 from db.liveness import DEAD_WORKERS_SQL
 from db.states import AttemptOutcome
 from db.work import (
@@ -51,10 +52,8 @@ def claim_recording(connection: Connection, worker_id: int) -> SplitClaim | None
             UPDATE recordings r
             SET state = 'splitting', attempt = r.attempt + 1, worker_id = :worker_id, updated_at = now()
             WHERE r.id = (
-                SELECT c.id FROM recordings c JOIN batches b ON b.id = c.batch_id
-                WHERE c.state = 'received'
-                ORDER BY array_position(ARRAY['urgent', 'normal', 'archive'], b.priority), c.received_at, c.id
-                LIMIT 1 FOR UPDATE OF c SKIP LOCKED)
+                SELECT id FROM recordings WHERE state = 'received'
+                ORDER BY priority, received_at, id LIMIT 1 FOR UPDATE SKIP LOCKED)
             RETURNING r.id, r.broadcaster_id, r.name, r.media_key, r.attempt
             """
         ),
@@ -178,8 +177,7 @@ def store_split(connection: Connection, claim: SplitClaim, worker_id: int, found
             INSERT INTO segments (broadcaster_id, recording_id, transcript_id, index, start_sample,
                                   end_sample, priority)
             SELECT :broadcaster_id, :recording_id, :transcript_id, s.ordinal - 1, s.start_sample, s.end_sample,
-                   (SELECT array_position(ARRAY['urgent', 'normal', 'archive'], b.priority) - 1
-                    FROM batches b JOIN recordings r ON r.batch_id = b.id WHERE r.id = :recording_id)
+                   (SELECT priority FROM recordings WHERE id = :recording_id)
             FROM unnest(CAST(:starts AS bigint[]), CAST(:ends AS bigint[]))
                  WITH ORDINALITY AS s(start_sample, end_sample, ordinal)
             """
@@ -220,14 +218,16 @@ def fail_split(
     if not _hold_split(connection, claim, worker_id):
         return False
     _end_split_attempt(connection, claim, AttemptOutcome.FAILED, failure)
-    if failure.retryable and claim.attempt < max_attempts:
-        connection.execute(
+    if failure.retryable:
+        put_back = connection.execute(
             text(
-                "UPDATE recordings SET state = 'received', worker_id = NULL, updated_at = now() WHERE id = :id"
+                "UPDATE recordings SET state = 'received', worker_id = NULL, failures = failures + 1, "
+                "updated_at = now() WHERE id = :id AND failures + 1 < :max_attempts"
             ),
-            {"id": claim.recording_id},
+            {"id": claim.recording_id, "max_attempts": max_attempts},
         )
-        return True
+        if put_back.rowcount:
+            return True
     fail_recordings(connection, [claim.recording_id], failure.code, failure.reason)
     return True
 
@@ -338,13 +338,37 @@ def _bind_transcripts(
     )
 
 
-def store_results(connection: Connection, worker_id: int, results: Iterable[SegmentResult]) -> int:
-    """Store the texts of claimed segments, and finish the transcripts whose last segment this was.
+def store_results(
+    connection: Connection,
+    worker_id: int,
+    results: Iterable[SegmentResult],
+    failures: Iterable[tuple[SegmentClaim, Failure]] = (),
+    *,
+    max_attempts: int,
+) -> int:
+    """Store what became of claimed segments, and finish the transcripts whose last segment this was.
+
+    A retryable failure puts its segment back until it has failed `max_attempts` times.
 
     Returns:
-        How many were stored. Fewer than given means that some claims had been taken back meanwhile:
-        those results are dropped, another worker's stand.
+        How many of the results and failures were stored. Fewer than given means that some claims had been taken
+        back meanwhile: those are dropped, another worker's stand.
     """
+    # all of one's own segments first, then transcripts: see the lock order above
+    done = _store_done(connection, worker_id, results)
+    failed = [
+        transcript_id
+        for claim, failure in failures
+        for transcript_id in _store_failure(connection, worker_id, claim, failure, max_attempts)
+    ]
+    finish_transcripts(connection, {*done, *failed})
+    return len(done) + len(failed)
+
+
+def _store_done(
+    connection: Connection, worker_id: int, results: Iterable[SegmentResult]
+) -> Sequence[uuid.UUID]:
+    """Store texts; the transcript of each segment that was still ours."""
     payload = [
         {
             "id": result.segment_id,
@@ -357,7 +381,7 @@ def store_results(connection: Connection, worker_id: int, results: Iterable[Segm
         }
         for result in results
     ]
-    transcript_ids = connection.scalars(
+    return connection.scalars(
         text(
             """
             WITH given AS (
@@ -380,35 +404,34 @@ def store_results(connection: Connection, worker_id: int, results: Iterable[Segm
             SELECT transcript_id FROM stored
             """
         ),
-        {"payload": json.dumps(payload), "worker_id": worker_id},
+        {"payload": json.dumps(payload, allow_nan=False), "worker_id": worker_id},
     ).all()
-    finish_transcripts(connection, set(transcript_ids))
-    return len(transcript_ids)
 
 
-def fail_segment(
-    connection: Connection,
-    worker_id: int,
-    claim: SegmentClaim,
-    failure: Failure,
-    *,
-    max_attempts: int,
-) -> bool:
-    """Record that a segment's attempt failed; a retryable failure puts it back until `max_attempts`.
-
-    Returns:
-        False when the claim is no longer ours and nothing was changed.
-    """
-    row = connection.execute(
+def _store_failure(
+    connection: Connection, worker_id: int, claim: SegmentClaim, failure: Failure, max_attempts: int
+) -> Sequence[uuid.UUID]:
+    """Store one failure; the segment's transcript, or nothing when the claim was no longer ours."""
+    return connection.scalars(
         text(
             """
-            UPDATE segments
-            SET failures = failures + 1, worker_id = NULL,
-                state = CASE WHEN :retryable AND failures + 1 < :max_attempts THEN 'pending' ELSE 'failed' END,
-                failure_code = :code, failure_reason = :reason,
-                finished_at = CASE WHEN :retryable AND failures + 1 < :max_attempts THEN NULL ELSE now() END
-            WHERE id = :id AND attempt = :attempt AND state = 'running' AND worker_id = :worker_id
-            RETURNING transcript_id
+            WITH failed AS (
+                UPDATE segments
+                SET failures = failures + 1, worker_id = NULL,
+                    state = CASE WHEN :retryable AND failures + 1 < :max_attempts
+                            THEN 'pending' ELSE 'failed' END,
+                    failure_code = :code, failure_reason = :reason,
+                    finished_at = CASE WHEN :retryable AND failures + 1 < :max_attempts
+                                  THEN NULL ELSE now() END
+                WHERE id = :id AND attempt = :attempt AND state = 'running' AND worker_id = :worker_id
+                RETURNING id, attempt, recording_id, transcript_id
+            ), noted AS (
+                UPDATE attempts a SET outcome = 'failed', error_code = :code, error_message = :reason,
+                       finished_at = now()
+                FROM failed f
+                WHERE a.recording_id = f.recording_id AND a.segment_id = f.id AND a.attempt = f.attempt
+            )
+            SELECT transcript_id FROM failed
             """
         ),
         {
@@ -420,24 +443,7 @@ def fail_segment(
             "code": failure.code,
             "reason": failure.reason,
         },
-    ).one_or_none()
-    if row is None:
-        return False
-    connection.execute(
-        text(
-            "UPDATE attempts SET outcome = 'failed', error_code = :code, error_message = :reason, "
-            "finished_at = now() WHERE recording_id = :recording_id AND segment_id = :id AND attempt = :attempt"
-        ),
-        {
-            "recording_id": claim.recording_id,
-            "id": claim.segment_id,
-            "attempt": claim.attempt,
-            "code": failure.code,
-            "reason": failure.reason,
-        },
-    )
-    finish_transcripts(connection, [row.transcript_id])
-    return True
+    ).all()
 
 
 def return_claims(connection: Connection, worker_id: int) -> int:
@@ -469,98 +475,21 @@ def return_claims(connection: Connection, worker_id: int) -> int:
     return segments.rowcount + recordings.rowcount
 
 
-# --- finishing -------------------------------------------------------------------------------------------
-
-
-def finish_transcripts(connection: Connection, transcript_ids: Iterable[uuid.UUID]) -> list[uuid.UUID]:
-    """Finish those of the given transcripts that have no open segment left; return their recordings.
-
-    Coverage is summed from the segments and gaps themselves, and a constraint refuses a finished transcript
-    whose sums do not make its duration. The recording becomes `completed` only with 0 failed samples.
-    """
-    finished = []
-    for transcript_id in sorted(transcript_ids):
-        # Two workers may store the last two segments at once: the lock makes the second see the first's.
-        transcript = connection.execute(
-            text("SELECT recording_id, finished_at FROM transcripts WHERE id = :id FOR NO KEY UPDATE"),
-            {"id": transcript_id},
-        ).one()
-        is_open = connection.scalar(
-            text(
-                "SELECT EXISTS (SELECT FROM segments WHERE transcript_id = :id AND state IN ('pending', 'running'))"
-            ),
-            {"id": transcript_id},
-        )
-        if is_open or transcript.finished_at is not None:
-            continue
-        finished.append(transcript.recording_id)
-        connection.execute(
-            text("UPDATE transcripts SET is_current = false WHERE recording_id = :id AND is_current"),
-            {"id": transcript.recording_id},
-        )
-        sums = connection.execute(
-            text(
-                """
-                UPDATE transcripts t
-                SET transcribed_samples = s.done, no_speech_samples = g.no_speech,
-                    failed_samples = s.failed + g.failed, finished_at = now(), is_current = true
-                FROM (SELECT coalesce(sum(end_sample - start_sample) FILTER (WHERE state = 'done'), 0) AS done,
-                             coalesce(sum(end_sample - start_sample) FILTER (WHERE state = 'failed'), 0) AS failed
-                      FROM segments WHERE transcript_id = :id) s,
-                     (SELECT coalesce(sum(end_sample - start_sample) FILTER (WHERE kind = 'no_speech'), 0)
-                                 AS no_speech,
-                             coalesce(sum(end_sample - start_sample) FILTER (WHERE kind = 'failed'), 0) AS failed
-                      FROM gaps WHERE transcript_id = :id) g
-                WHERE t.id = :id
-                RETURNING t.transcribed_samples, t.no_speech_samples, t.failed_samples, t.duration_samples
-                """
-            ),
-            {"id": transcript_id},
-        ).one()
-        _finish_recording(connection, transcript.recording_id, transcript_id, sums._mapping)  # noqa: SLF001
-    return finished
-
-
-def _finish_recording(
-    connection: Connection, recording_id: uuid.UUID, transcript_id: uuid.UUID, sums: Any
-) -> None:
-    if sums["failed_samples"] == 0:
-        state, code, reason = "completed", None, None
-    elif sums["transcribed_samples"] > 0:
-        state, code = "partial", "seconds_failed"
-        reason = f"{sums['failed_samples'] / 16_000:.2f} s could not be transcribed; the coverage lists them"
-    else:
-        state, code, reason = "failed", "nothing_transcribed", "no second of it could be transcribed"
-    row = connection.execute(
-        text(
-            """
-            UPDATE recordings SET state = :state, failure_code = :code, failure_reason = :reason,
-                   updated_at = now(), finished_at = now()
-            WHERE id = :id RETURNING broadcaster_id, batch_id, name
-            """
-        ),
-        {"id": recording_id, "state": state, "code": code, "reason": reason},
-    ).one()
-    add_events(
-        connection,
-        [
-            (
-                row.broadcaster_id,
-                row.batch_id,
-                recording_id,
-                f"recording.{state}",
-                {"name": row.name, "transcript_id": str(transcript_id)}
-                | {name: int(value) for name, value in sums.items()},
-            )
-        ],
-    )
-
-
 # --- the sweep -------------------------------------------------------------------------------------------
 
 
 def take_back_dead_claims(connection: Connection) -> Swept:
-    """Return the claims of dead workers to the queue. Safe to run twice at once: SKIP LOCKED shares them out.
+    """Return the claims of dead workers to the queue. Safe to run twice at once: SKIP LOCKED shares them out."""
+    return _take_back(connection, DEAD_WORKERS_SQL, {})
+
+
+def lose_claims(connection: Connection, worker_id: int) -> Swept:
+    """Return the claims of one worker whose work broke off, as if it had died over them."""
+    return _take_back(connection, "SELECT :worker_id", {"worker_id": worker_id})
+
+
+def _take_back(connection: Connection, workers_sql: str, parameters: dict[str, Any]) -> Swept:
+    """Return the claims of the workers that `workers_sql` selects.
 
     What lost its worker MAX_LOSSES times fails with that reason: its last attempts ran alone.
     """
@@ -568,7 +497,7 @@ def take_back_dead_claims(connection: Connection) -> Swept:
         text(
             f"""
             WITH dead AS (
-                SELECT id FROM segments WHERE state = 'running' AND worker_id IN ({DEAD_WORKERS_SQL})
+                SELECT id FROM segments WHERE state = 'running' AND worker_id IN ({workers_sql})
                 FOR UPDATE SKIP LOCKED
             ), taken AS (
                 UPDATE segments s
@@ -588,7 +517,7 @@ def take_back_dead_claims(connection: Connection) -> Swept:
             SELECT transcript_id, state FROM taken
             """
         ),
-        {"max_losses": MAX_LOSSES},
+        parameters | {"max_losses": MAX_LOSSES},
     ).all()
     failed = [row.transcript_id for row in segments if row.state == "failed"]
     finish_transcripts(connection, set(failed))
@@ -596,7 +525,7 @@ def take_back_dead_claims(connection: Connection) -> Swept:
         text(
             f"""
             WITH dead AS (
-                SELECT id FROM recordings WHERE state = 'splitting' AND worker_id IN ({DEAD_WORKERS_SQL})
+                SELECT id FROM recordings WHERE state = 'splitting' AND worker_id IN ({workers_sql})
                 FOR UPDATE SKIP LOCKED
             ), taken AS (
                 UPDATE recordings r
@@ -609,7 +538,8 @@ def take_back_dead_claims(connection: Connection) -> Swept:
             )
             SELECT id, losses FROM taken
             """
-        )
+        ),
+        parameters,
     ).all()
     hopeless = [row.id for row in recordings if row.losses >= MAX_LOSSES]
     if hopeless:
@@ -617,8 +547,9 @@ def take_back_dead_claims(connection: Connection) -> Swept:
             connection,
             hopeless,
             "worker_died",
-            f"the media worker died {MAX_LOSSES} times while reading it: the file makes the decoder crash; "
-            "convert it with another tool and submit it again",
+            f"reading it broke off {MAX_LOSSES} times: its worker died, or took longer than "
+            "FONOTECA_CLAIM_LIMIT_S. If the file makes the decoder crash, convert it with another tool and submit "
+            "it again",
         )
     return Swept(len(segments) - len(failed), len(failed), len(recordings) - len(hopeless), len(hopeless))
 

@@ -128,10 +128,18 @@ class Recording(Base):
         CheckConstraint("size_bytes > 0", name="size_positive"),
         CheckConstraint("state NOT IN ('failed') OR failure_reason IS NOT NULL", name="failure_has_reason"),
         CheckConstraint("(state = 'splitting') = (worker_id IS NOT NULL)", name="splitting_has_worker"),
-        Index("ix_recordings_received", "received_at", "id", postgresql_where=sql("state = 'received'")),
+        Index(
+            "ix_recordings_received",
+            "priority",
+            "received_at",
+            "id",
+            postgresql_where=sql("state = 'received'"),
+        ),
         Index("ix_recordings_splitting", "worker_id", postgresql_where=sql("state = 'splitting'")),
         Index("ix_recordings_awaiting_media", "updated_at", postgresql_where=sql("state = 'awaiting_media'")),
         Index("ix_recordings_broadcaster_id_id", "broadcaster_id", "id"),
+        Index("ix_recordings_broadcaster_id_state_id", "broadcaster_id", "state", "id"),
+        Index("ix_recordings_batch_id_id", "batch_id", "id"),
     )
 
     id: Mapped[uuid.UUID] = uuid_key()
@@ -140,6 +148,8 @@ class Recording(Base):
     name: Mapped[str]
     """File name with its folders inside the batch, separated by `/`."""
     programme: Mapped[str | None]
+    priority: Mapped[int] = mapped_column(SmallInteger)
+    """Rank of the batch's priority (`db.states.Priority.rank`), kept here so that an index serves the claim."""
     state: Mapped[str] = mapped_column(server_default=RecordingState.AWAITING_MEDIA.value)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[bytes | None]
@@ -153,6 +163,8 @@ class Recording(Base):
     """Container, codec, channels and tags of the original."""
     attempt: Mapped[int] = mapped_column(Integer, server_default="0")
     """Number of the last split attempt; a writer that holds an older one is refused."""
+    failures: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    """Split attempts that raised an error."""
     losses: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     """Split attempts that ended with the death of their worker."""
     worker_id: Mapped[int | None] = mapped_column(ForeignKey("workers.id"))

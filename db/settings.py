@@ -65,6 +65,9 @@ class Settings(BaseSettings):
     model: str = str(PROJECT_ROOT / "models" / "demo")
     """Folder of the checkpoint that the GPU worker opens."""
 
+    model_name: str | None = None
+    """Name that transcripts give the model. Unset: the checkpoint's own, or its folder's name."""
+
     device: str = "auto"
     """Where the model runs: cpu, cuda, cuda:1 ... `auto` takes CUDA where there is one."""
 

@@ -29,6 +29,7 @@ from av.stream import Discard
 
 from speech.containers import (
     ALLOWED_FORMATS,
+    MAX_CREDIBLE_S,
     MediaInfo,
     declared_end_s,
     media_info,
@@ -281,6 +282,11 @@ class MediaReader:
                 last = self._failed.pop()
                 start, reason = last.start_sample, last.reason
             self._failed.append(FailedSpan(start, end, reason))
+        if until_s > MAX_CREDIBLE_S:
+            raise DamagedMedia(
+                self._name,
+                f"its timestamps claim more than {MAX_CREDIBLE_S // 3600} hours, most of them without sound",
+            )
         while self._n_samples < end:
             n_zeros = min(60 * SAMPLE_RATE_HZ, end - self._n_samples)
             self._n_samples += n_zeros

@@ -174,7 +174,7 @@ def read_card(path: str | Path) -> CheckpointCard:
                 digest.update(block)
                 n_bytes += len(block)
     return CheckpointCard(
-        name=str(own.get("name") or stored.config.get("_name_or_path") or stored.folder.resolve().name),
+        name=str(own.get("name") or stored.folder.resolve().name),
         layout=stored.layout,
         is_demo=bool(own.get("is_demo", False)),
         weights_sha256=digest.hexdigest(),

@@ -7,6 +7,7 @@ padded on the left with an attention mask and positions counted from each prompt
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +31,10 @@ Clip = npt.NDArray[np.float32]
 
 class ClipError(ValueError):
     """A clip that cannot be transcribed: wrong shape or type, too short, too long, not finite."""
+
+
+class ScoresNotFinite(ArithmeticError):
+    """The model computed NaN or infinity."""
 
 
 @dataclass(frozen=True)
@@ -245,6 +250,11 @@ class Phi4Engine:
 
     def _hypothesis(self, clip: Clip, tokens: list[int], logprobs: list[float], ended: bool) -> Hypothesis:
         mean_logprob = sum(logprobs) / len(logprobs)
+        if not math.isfinite(mean_logprob):
+            raise ScoresNotFinite(
+                f"the model's scores for a clip of {len(clip) / SAMPLE_RATE_HZ:.1f} s are not finite: its weights "
+                f"may be damaged, or {self.model.dtype} too narrow for them (try FONOTECA_DTYPE=bfloat16)"
+            )
         if ended:
             tokens, logprobs = tokens[:-1], logprobs[:-1]
         text = self._tokenizer.decode(tokens, skip_special_tokens=True)

@@ -31,7 +31,7 @@ from db.broadcasters import create_api_key, create_broadcaster
 from db.connect import make_engine, transaction
 from db.liveness import WorkerSession
 from db.media_store import MediaStore, original_key
-from db.queue import claim_recording, claim_segments, fail_segment, store_results, store_split
+from db.queue import claim_recording, claim_segments, store_results, store_split
 from db.schema import SAMPLE_RATE_HZ
 from db.settings import Settings
 from db.states import GapKind, Priority
@@ -426,8 +426,6 @@ def store_transcript(engine: Engine, segments: Sequence[Said], duration_s: float
                 for claim in claims
                 if (said := texts[claim.start_sample]).text is not None
             ]
-            store_results(tx.connection, worker.worker_id, results)
-            for claim in claims:
-                if texts[claim.start_sample].text is None:
-                    failure = Failure("model_error", "the model raised an error", retryable=False)
-                    fail_segment(tx.connection, worker.worker_id, claim, failure, max_attempts=1)
+            failure = Failure("model_error", "the model raised an error", retryable=False)
+            failures = [(claim, failure) for claim in claims if texts[claim.start_sample].text is None]
+            store_results(tx.connection, worker.worker_id, results, failures, max_attempts=1)

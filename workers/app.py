@@ -6,6 +6,7 @@ does one piece of work and ends, so that SIGTERM (warm shutdown) waits for one p
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import structlog
@@ -18,6 +19,9 @@ from workers import context
 from workers.queue import GPU_QUEUE, SPLIT_TASK, SWEEP_TASK, TRANSCRIBE_TASK, make_celery
 
 log = structlog.get_logger(__name__)
+
+EXIT_DEVICE_LOST = 70
+"""Exit code of a worker whose GPU refused further work."""
 
 settings = Settings()
 app = make_celery(settings)
@@ -52,9 +56,14 @@ def split() -> None:
 @app.task(name=TRANSCRIBE_TASK)
 def transcribe() -> None:
     """Transcribe one batch of segments."""
-    from workers.transcribe import transcribe_batch
+    from workers.transcribe import DeviceLost, transcribe_batch
 
-    transcribe_batch(context.current("gpu"), _open_transcriber())
+    try:
+        transcribe_batch(context.current("gpu"), _open_transcriber())
+    except DeviceLost:
+        log.exception("device_lost")
+        # in order is not possible any more: the claims are back already, and the supervisor starts a new process
+        os._exit(EXIT_DEVICE_LOST)
 
 
 @app.task(name=SWEEP_TASK)

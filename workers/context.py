@@ -11,17 +11,20 @@ import re
 import shutil
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.code_version import code_version
 from db.connect import make_engine, transaction
 from db.liveness import DEAD_WORKERS_SQL, WorkerSession
 from db.media_store import MediaStore
-from db.queue import return_claims
+from db.queue import lose_claims, return_claims
 from db.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -64,10 +67,32 @@ class WorkerContext:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """Around the work on what was claimed. When it breaks off, the claims go back at once, counted as lost:
+        this process lives on, and nobody else would take them back."""
+        self.session.begin_work()
+        try:
+            yield
+        except BaseException:
+            log.exception("work_broke_off", worker_id=self.session.worker_id)
+            try:
+                with transaction(self.engine) as tx:
+                    lose_claims(tx.connection, self.session.worker_id)
+            except SQLAlchemyError:
+                self.session.abandon()
+            raise
+        finally:
+            self.session.end_work()
+
     def close(self) -> None:
         """Give back what is still claimed, end the registration, and disconnect."""
-        with transaction(self.engine) as tx:
-            returned = return_claims(tx.connection, self.session.worker_id)
+        returned = 0
+        try:
+            with transaction(self.engine) as tx:
+                returned = return_claims(tx.connection, self.session.worker_id)
+        except SQLAlchemyError as error:
+            log.warning("claims_not_returned", worker_id=self.session.worker_id, error=str(error))
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.session.stop()
         self.engine.dispose()

@@ -26,7 +26,8 @@ def split_one(context: WorkerContext) -> bool:
     """Split the next received recording.
 
     Bad media fails its own recording with a reason for the submitter. Anything else that goes wrong (the object
-    store, the disk) is retried, up to `max_attempts`.
+    store, the disk) is retried, up to `max_attempts`, when the next sweep wakes a worker: not at once, since what
+    went wrong needs a while to go right.
 
     Returns:
         False when no recording waits.
@@ -39,18 +40,16 @@ def split_one(context: WorkerContext) -> bool:
         if count_waiting(tx.connection, cap=1).recordings:
             tx.after_commit(wake_split)  # for a colleague, while this one is busy
     bound = log.bind(recording_id=str(claim.recording_id), attempt=claim.attempt)
-    context.session.begin_work()
-    try:
-        _split(context, worker_id, claim)
-    except MediaError as error:
-        bound.info("split_refused_media", code=error.code, reason=str(error))
-        _fail(context, worker_id, claim, Failure(error.code, str(error), retryable=False))
-    except Exception as error:
-        bound.exception("split_failed")
-        reason = f"{claim.name}: could not be split ({type(error).__name__}: {error})"
-        _fail(context, worker_id, claim, Failure("split_error", reason, retryable=True))
-    finally:
-        context.session.end_work()
+    with context.work():
+        try:
+            _split(context, worker_id, claim)
+        except MediaError as error:
+            bound.info("split_refused_media", code=error.code, reason=str(error))
+            _fail(context, worker_id, claim, Failure(error.code, str(error), retryable=False))
+        except Exception as error:
+            bound.exception("split_failed")
+            reason = f"{claim.name}: could not be split ({type(error).__name__}: {error})"
+            _fail(context, worker_id, claim, Failure("split_error", reason, retryable=True))
     return True
 
 
@@ -96,5 +95,3 @@ def as_transcript(found: Split, key: str) -> NewTranscript:
 def _fail(context: WorkerContext, worker_id: int, claim: SplitClaim, failure: Failure) -> None:
     with transaction(context.engine) as tx:
         fail_split(tx.connection, claim, worker_id, failure, max_attempts=context.settings.max_attempts)
-        if failure.retryable:
-            tx.after_commit(wake_split)

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import structlog
+import torch
 from sqlalchemy import Connection, text
 
 from db.connect import transaction
-from db.queue import claim_segments, count_waiting, fail_segment, store_results
+from db.queue import claim_segments, count_waiting, store_results
 from db.work import Failure, ModelBinding, SegmentClaim, SegmentResult
 from speech.checkpoint import CheckpointCard, open_checkpoint, read_card
 from speech.cut import Span
@@ -41,6 +42,8 @@ class Transcriber:
         """
         settings = context.settings
         card = read_card(settings.model)
+        if settings.model_name:
+            card = replace(card, name=settings.model_name)
         model, tokenizer = open_checkpoint(settings.model, device=settings.device, dtype=settings.dtype)
         engine = Phi4Engine(
             model, tokenizer, settings=DecodeSettings(max_batch_clips=settings.gpu_batch_segments)
@@ -94,13 +97,10 @@ def transcribe_batch(context: WorkerContext, transcriber: Transcriber) -> int:
             return 0
         if count_waiting(tx.connection, cap=1).segments:
             tx.after_commit(wake_transcribe)  # for a colleague, or for this worker afterwards
-    context.session.begin_work()
-    try:
+    with context.work():
         audio, unreadable = _read_audio(context, claims)
         hypotheses, refused = _generate(transcriber.engine, audio)
         _store(context, worker_id, hypotheses, unreadable + refused)
-    finally:
-        context.session.end_work()
     return len(claims)
 
 
@@ -128,22 +128,42 @@ def _read_audio(context: WorkerContext, claims: Sequence[SegmentClaim]) -> tuple
     return audio, failed
 
 
+class DeviceLost(Exception):
+    """The GPU refuses all further work of this process (an illegal access, a failed assertion): it must end."""
+
+
 def _generate(
     engine: Phi4Engine, audio: Sequence[Audio]
 ) -> tuple[list[tuple[SegmentClaim, Hypothesis]], list[Failed]]:
+    """Hypotheses, and the segments that have none. When a batch fails its halves are tried apart, down to the
+    one segment at fault; out of memory, a half is what fits.
+
+    Raises:
+        DeviceLost: nothing more can be run on the device. Not the segments' fault.
+    """
+    if not audio:
+        return [], []
     try:
         hypotheses = engine.transcribe([clip for _, clip in audio])
+        return list(zip((claim for claim, _ in audio), hypotheses, strict=True)), []
+    except torch.AcceleratorError as error:
+        raise DeviceLost(str(error)) from error
     except Exception as error:
         if len(audio) == 1:
             claim = audio[0][0]
             log.exception("segment_not_transcribed", segment_id=claim.segment_id)
             reason = f"{claim.recording_name}: {type(error).__name__}: {error}"
             return [], [(claim, Failure("engine_error", reason, retryable=True))]
-        # one bad segment must not take the batch along: find it by going on alone
         log.warning("batch_not_transcribed", segments=len(audio), error=str(error))
-        parts = [_generate(engine, [item]) for item in audio]
-        return [done for dones, _ in parts for done in dones], [bad for _, bads in parts for bad in bads]
-    return list(zip((claim for claim, _ in audio), hypotheses, strict=True)), []
+    # outside the handler: the error's traceback would keep the failed batch's tensors alive
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    middle = len(audio) // 2
+    (done_a, failed_a), (done_b, failed_b) = (
+        _generate(engine, audio[:middle]),
+        _generate(engine, audio[middle:]),
+    )
+    return done_a + done_b, failed_a + failed_b
 
 
 def _store(
@@ -165,15 +185,13 @@ def _store(
         for claim, hypothesis in hypotheses
     ]
     with transaction(context.engine) as tx:
-        stored = store_results(tx.connection, worker_id, results)
-        for claim, failure in failed:
-            fail_segment(tx.connection, worker_id, claim, failure, max_attempts=context.settings.max_attempts)
-        if failed:
-            tx.after_commit(wake_transcribe)
+        stored = store_results(
+            tx.connection, worker_id, results, failed, max_attempts=context.settings.max_attempts
+        )
     log.info(
         "segments_stored",
         segment_ids=[claim.segment_id for claim, _ in hypotheses],
         stored=stored,
-        late=len(results) - stored,
+        late=len(results) + len(failed) - stored,
         failed=len(failed),
     )

@@ -153,6 +153,18 @@ class FolderLock:
         """Whether this object holds the lock."""
         return self._file is not None
 
+    def holder(self) -> int | None:
+        """Pid of the process that holds the lock now; None when nobody does."""
+        try:
+            with self.path.open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return int(file.read())
+        except (OSError, ValueError):
+            pass  # no such file, or its holder is writing its pid this moment
+        return None
+
     def acquire(self) -> None:
         """Take the lock.
 

@@ -45,6 +45,11 @@ def _silent(name: str, state: str) -> None:
     """The default progress: none."""
 
 
+def stack_lock(home: Path) -> FolderLock:
+    """The lock that the stack of `home` holds while it runs; its holder is the process to signal."""
+    return FolderLock(home / "stack.lock", f"home {home}")
+
+
 class Stack:
     """PostgreSQL, Valkey, the schema, the API, the workers and beat, on the folder `home`.
 
@@ -88,7 +93,7 @@ class Stack:
         self._backoff = backoff or Backoff()
         self._progress = on_progress
         self._settings = settings
-        self._lock = FolderLock(self.home / "stack.lock", f"home {self.home}")
+        self._lock = stack_lock(self.home)
         self._stop_event = threading.Event()
         self._postgres: EmbeddedPostgres | None = None
         self._valkey: EmbeddedValkey | None = None

@@ -218,6 +218,7 @@ def upgrade() -> None:
         sa.Column("batch_id", sa.UUID(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("programme", sa.Text(), nullable=True),
+        sa.Column("priority", sa.SmallInteger(), nullable=False),
         sa.Column("state", sa.Text(), server_default="awaiting_media", nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("sha256", sa.LargeBinary(), nullable=True),
@@ -226,6 +227,7 @@ def upgrade() -> None:
         sa.Column("duration_samples", sa.BigInteger(), nullable=True),
         sa.Column("media_info", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("attempt", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("failures", sa.SmallInteger(), server_default="0", nullable=False),
         sa.Column("losses", sa.SmallInteger(), server_default="0", nullable=False),
         sa.Column("worker_id", sa.Integer(), nullable=True),
         sa.Column("failure_code", sa.Text(), nullable=True),
@@ -261,11 +263,15 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("state = 'awaiting_media'"),
     )
+    op.create_index("ix_recordings_batch_id_id", "recordings", ["batch_id", "id"], unique=False)
     op.create_index("ix_recordings_broadcaster_id_id", "recordings", ["broadcaster_id", "id"], unique=False)
+    op.create_index(
+        "ix_recordings_broadcaster_id_state_id", "recordings", ["broadcaster_id", "state", "id"], unique=False
+    )
     op.create_index(
         "ix_recordings_received",
         "recordings",
-        ["received_at", "id"],
+        ["priority", "received_at", "id"],
         unique=False,
         postgresql_where=sa.text("state = 'received'"),
     )
@@ -469,6 +475,8 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("outcome = 'running'"),
     )
+    # a batch of long recordings adds segments by the hundred thousand: plan with statistics that know them
+    op.execute("ALTER TABLE segments SET (autovacuum_analyze_scale_factor = 0.01)")
     op.execute(TRIGGERS)
     op.execute(ARCHIVE)
 

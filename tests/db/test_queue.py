@@ -101,7 +101,8 @@ def result(claimed: SegmentClaim, words: str = "texto") -> SegmentResult:
 
 def store(engine: Engine, worker: WorkerSession, claims: Sequence[SegmentClaim], words: str = "texto") -> int:
     with transaction(engine) as tx:
-        return queue.store_results(tx.connection, worker.worker_id, [result(c, words) for c in claims])
+        results = [result(c, words) for c in claims]
+        return queue.store_results(tx.connection, worker.worker_id, results, max_attempts=3)
 
 
 def rows(engine: Engine, query: str, **values: Any) -> list[Any]:
@@ -276,6 +277,16 @@ def test_a_file_that_keeps_killing_the_splitter_fails_with_a_reason(
         (0, 0, [NewGap(GapKind.NO_SPEECH, 0, 5 * SECOND)], "completed", (0, 5, 0)),
         (2, 1, [], "partial", (1, 0, 1)),
         (2, 0, [NewGap(GapKind.FAILED, 2 * SECOND, 3 * SECOND, "hole")], "partial", (2, 0, 1)),
+        (
+            0,
+            0,
+            [
+                NewGap(GapKind.NO_SPEECH, 0, 4 * SECOND),
+                NewGap(GapKind.FAILED, 4 * SECOND, 5 * SECOND, "hole"),
+            ],
+            "partial",
+            (0, 4, 1),
+        ),
         (2, 2, [], "failed", (0, 0, 2)),
         (2, 2, [NewGap(GapKind.NO_SPEECH, 2 * SECOND, 5 * SECOND)], "failed", (0, 3, 2)),
     ],
@@ -295,10 +306,14 @@ def test_a_recording_is_completed_only_when_no_second_failed(
     recording_id = split(engine, worker, transcript(segments, gaps))
     claims = claim(engine, worker, binding)
     with transaction(engine) as tx:
-        for claimed in claims[:fail]:
-            failure = Failure("engine_error", "does not go", retryable=False)
-            queue.fail_segment(tx.connection, worker.worker_id, claimed, failure, max_attempts=3)
-    store(engine, worker, claims[fail:])
+        failure = Failure("engine_error", "does not go", retryable=False)
+        queue.store_results(
+            tx.connection,
+            worker.worker_id,
+            [result(claimed) for claimed in claims[fail:]],
+            [(claimed, failure) for claimed in claims[:fail]],
+            max_attempts=3,
+        )
     recording = state_of(engine, recording_id)
     assert recording.state == state
     assert (recording.failure_reason is None) == (state == "completed")
@@ -343,14 +358,71 @@ def test_a_retryable_failure_is_tried_again_until_the_limit(
         assert bad.attempt == attempt
         failure = Failure("working_copy_unreadable", "the bucket did not answer", retryable=True)
         with transaction(engine) as tx:
-            assert queue.fail_segment(tx.connection, worker.worker_id, bad, failure, max_attempts=3)
-            assert not queue.fail_segment(tx.connection, worker.worker_id, bad, failure, max_attempts=3)
+            assert (
+                queue.store_results(tx.connection, worker.worker_id, [], [(bad, failure)], max_attempts=3)
+                == 1
+            )
+            assert (
+                queue.store_results(tx.connection, worker.worker_id, [], [(bad, failure)], max_attempts=3)
+                == 0
+            )
         claims = claim(engine, worker, binding)
         bad = claims[0] if claims else bad
     assert not claims
     assert state_of(engine, recording_id).state == "partial"
     reasons = rows(engine, "SELECT failure_reason FROM segments WHERE state = 'failed'")
     assert reasons == [("the bucket did not answer",)]
+
+
+def test_orderly_returns_are_not_failures(
+    engine: Engine, new_worker: NewWorker, make_recording: Make
+) -> None:
+    worker = new_worker()
+    made = make_recording()
+    for _ in range(5):
+        with transaction(engine) as tx:
+            assert queue.claim_recording(tx.connection, worker.worker_id) is not None
+            queue.return_claims(tx.connection, worker.worker_id)
+    with transaction(engine) as tx:
+        claimed = queue.claim_recording(tx.connection, worker.worker_id)
+        assert claimed is not None
+        hiccup = Failure("split_error", "no room", retryable=True)
+        queue.fail_split(tx.connection, claimed, worker.worker_id, hiccup, max_attempts=2)
+    assert state_of(engine, made.id).state == "received"
+
+
+def test_two_workers_that_finish_the_same_transcripts_do_not_deadlock(
+    engine: Engine, new_worker: NewWorker, make_recording: Make
+) -> None:
+    binding, workers = model(engine), [new_worker(), new_worker()]
+    for _ in range(6):
+        make_recording()
+        split(engine, workers[0], transcript(8))
+    problems: list[BaseException] = []
+
+    def work(worker: WorkerSession) -> None:
+        failure = Failure("engine_error", "does not go", retryable=False)
+        try:
+            while claims := claim(engine, worker, binding, limit=5):
+                with transaction(engine) as tx:
+                    queue.store_results(
+                        tx.connection,
+                        worker.worker_id,
+                        [result(c) for c in claims[::2]],
+                        [(c, failure) for c in reversed(claims[1::2])],
+                        max_attempts=3,
+                    )
+        except BaseException as error:
+            problems.append(error)
+            raise
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not problems
+    assert rows(engine, "SELECT DISTINCT state FROM recordings") == [("partial",)]
 
 
 def test_one_transcript_is_one_models(engine: Engine, new_worker: NewWorker, make_recording: Make) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+import torch
 
 from db.settings import Settings
 from evaluation.score import score
@@ -18,7 +19,7 @@ from workers.context import WorkerContext
 from workers.queue import GPU_QUEUE, MEDIA_QUEUE
 from workers.split import split_one
 from workers.sweep import sweep
-from workers.transcribe import Transcriber, transcribe_batch
+from workers.transcribe import DeviceLost, Transcriber, transcribe_batch
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 ARCHIVE = SAMPLES / "archive"
@@ -158,6 +159,65 @@ def test_one_segment_that_the_engine_refuses_does_not_take_the_batch_along(
     assert query("SELECT state FROM recordings") == [("partial",)]
     failed = query("SELECT failure_code, failures FROM segments WHERE state = 'failed'")
     assert failed == [("engine_error", 3)]
+
+
+def test_what_breaks_off_goes_back_at_once(
+    context: WorkerContext,
+    transcriber: Transcriber,
+    make_recording: Make,
+    query: Query,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_recording(media=ARCHIVE / "rua-con-ruido.wav")
+    assert split_one(context)
+
+    def no_room(*_: Any, **__: Any) -> int:
+        raise OSError("no room on the device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("workers.transcribe.store_results", no_room)
+        with pytest.raises(OSError, match="no room"):
+            transcribe_batch(context, transcriber)
+    assert query("SELECT DISTINCT state, losses FROM segments") == [("pending", 1)]
+    assert transcribe_batch(context, transcriber) == 1
+    assert query("SELECT state FROM recordings") == [("completed",)]
+
+
+def test_a_lost_device_gives_the_claims_back_and_fails_no_segment(
+    context: WorkerContext,
+    transcriber: Transcriber,
+    make_recording: Make,
+    query: Query,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_recording(media=ARCHIVE / "rua-con-ruido.wav")
+    assert split_one(context)
+
+    def broken(*_: Any) -> Any:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Phi4Engine, "transcribe", broken)
+    with pytest.raises(DeviceLost, match="illegal memory access"):
+        transcribe_batch(context, transcriber)
+    assert query("SELECT DISTINCT state, failures FROM segments") == [("pending", 0)]
+
+
+def test_scores_that_are_not_finite_fail_their_segment_with_the_reason(
+    context: WorkerContext,
+    transcriber: Transcriber,
+    make_recording: Make,
+    query: Query,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_recording(media=ARCHIVE / "rua-con-ruido.wav")
+    assert split_one(context)
+    weight = transcriber.engine.model.model.norm.weight
+    monkeypatch.setattr(weight, "data", weight.data * float("nan"))
+    for _ in range(context.settings.max_attempts):
+        transcribe_batch(context, transcriber)
+    reasons = query("SELECT state, failure_reason FROM segments")
+    assert reasons[0].state == "failed"
+    assert "not finite" in reasons[0].failure_reason
 
 
 def test_the_sweep_sends_lost_wake_ups_again_and_only_where_work_waits(

@@ -1,0 +1,104 @@
+"""Finishing transcripts and their recordings, in the transaction that stored their last segment.
+
+Keeps the queue's lock order (`db/queue.py`): all transcripts in order of id, then recordings in order of id.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from db.events import add_events
+from db.schema import SAMPLE_RATE_HZ
+
+
+def finish_transcripts(connection: Connection, transcript_ids: Iterable[uuid.UUID]) -> list[uuid.UUID]:
+    """Finish those of the given transcripts that have no open segment left; return their recordings.
+
+    Coverage is summed from the segments and gaps themselves, and a constraint refuses a finished transcript
+    whose sums do not make its duration. The recording becomes `completed` only with 0 failed samples.
+    """
+    # Two workers may store the last two segments at once: the lock makes the second see the first's.
+    locked = connection.execute(
+        text(
+            "SELECT id, recording_id FROM transcripts WHERE id = ANY(:ids) AND finished_at IS NULL "
+            "ORDER BY id FOR NO KEY UPDATE"
+        ),
+        {"ids": list(transcript_ids)},
+    ).all()
+    still_open = set(
+        connection.scalars(
+            text(
+                "SELECT t.id FROM unnest(CAST(:ids AS uuid[])) AS t(id) WHERE EXISTS (SELECT FROM segments s "
+                "WHERE s.transcript_id = t.id AND s.state IN ('pending', 'running'))"
+            ),
+            {"ids": [row.id for row in locked]},
+        )
+    )
+    finished = sorted((row.recording_id, row.id) for row in locked if row.id not in still_open)
+    for recording_id, transcript_id in finished:
+        _finish_recording(connection, recording_id, _sum_up(connection, recording_id, transcript_id))
+    return [recording_id for recording_id, _ in finished]
+
+
+def _sum_up(connection: Connection, recording_id: uuid.UUID, transcript_id: uuid.UUID) -> Any:
+    """Sum a transcript's seconds by kind and make it the current one; the row of sums."""
+    connection.execute(
+        text("UPDATE transcripts SET is_current = false WHERE recording_id = :id AND is_current"),
+        {"id": recording_id},
+    )
+    return connection.execute(
+        text(
+            """
+            UPDATE transcripts t
+            SET transcribed_samples = s.done, no_speech_samples = g.no_speech,
+                failed_samples = s.failed + g.failed, finished_at = now(), is_current = true
+            FROM (SELECT count(*) AS segments,
+                         coalesce(sum(end_sample - start_sample) FILTER (WHERE state = 'done'), 0) AS done,
+                         coalesce(sum(end_sample - start_sample) FILTER (WHERE state = 'failed'), 0) AS failed
+                  FROM segments WHERE transcript_id = :id) s,
+                 (SELECT coalesce(sum(end_sample - start_sample) FILTER (WHERE kind = 'no_speech'), 0)
+                             AS no_speech,
+                         coalesce(sum(end_sample - start_sample) FILTER (WHERE kind = 'failed'), 0) AS failed
+                  FROM gaps WHERE transcript_id = :id) g
+            WHERE t.id = :id
+            RETURNING t.id AS transcript_id, s.segments, t.transcribed_samples, t.no_speech_samples,
+                      t.failed_samples, t.duration_samples
+            """
+        ),
+        {"id": transcript_id},
+    ).one()
+
+
+def _finish_recording(connection: Connection, recording_id: uuid.UUID, sums: Any) -> None:
+    something_known = sums.transcribed_samples > 0 or (sums.segments == 0 and sums.no_speech_samples > 0)
+    state, code, reason = "completed", None, None
+    if sums.failed_samples > 0 and something_known:
+        state, code = "partial", "seconds_failed"
+        reason = (
+            f"{sums.failed_samples / SAMPLE_RATE_HZ:.2f} s could not be transcribed; the coverage lists them"
+        )
+    elif sums.failed_samples > 0:
+        state, code, reason = "failed", "nothing_transcribed", "no second of it could be transcribed"
+    row = connection.execute(
+        text(
+            """
+            UPDATE recordings SET state = :state, failure_code = :code, failure_reason = :reason,
+                   updated_at = now(), finished_at = now()
+            WHERE id = :id RETURNING broadcaster_id, batch_id, name
+            """
+        ),
+        {"id": recording_id, "state": state, "code": code, "reason": reason},
+    ).one()
+    payload = {
+        "name": row.name,
+        "transcript_id": str(sums.transcript_id),
+        "transcribed_samples": int(sums.transcribed_samples),
+        "no_speech_samples": int(sums.no_speech_samples),
+        "failed_samples": int(sums.failed_samples),
+        "duration_samples": int(sums.duration_samples),
+    }
+    add_events(connection, [(row.broadcaster_id, row.batch_id, recording_id, f"recording.{state}", payload)])
