@@ -121,7 +121,12 @@ async def create_upload(request: Request, caller: Caller, parts: UsesParts) -> R
     headers = {"Location": upload_url(upload.id)}
     if request.headers.get("content-type") != tus.BODY_TYPE:
         return Response(status_code=201, headers=headers | tus.upload_headers(upload, parts.settings))
-    sent = await take_bytes(request, parts, upload, checksum)
+    try:
+        sent = await take_bytes(request, parts, upload, checksum)
+    except Problem:
+        # an upload whose address nobody is told would block the recording until it expires
+        await to_thread.run_sync(withdraw, parts, caller.id, upload)
+        raise
     return Response(
         status_code=201 if sent.status_code == 204 else sent.status_code, headers=headers | dict(sent.headers)
     )
@@ -150,6 +155,13 @@ def begin(parts: Parts, broadcaster_id: int, recording_id: uuid.UUID, length_byt
             f"{error.name} was announced with {error.size_bytes} bytes, Upload-Length says "
             f"{error.length_bytes}: submit the file as it is now in a new batch"
         ) from error
+
+
+def withdraw(parts: Parts, broadcaster_id: int, upload: Upload) -> None:
+    """Remove an upload and its bytes, where it still is."""
+    with lock(parts.upload_dir, upload) as staged, transaction(parts.engine) as tx:
+        uploads.terminate_upload(tx.connection, broadcaster_id, upload.id)
+        tx.after_commit(staged.remove)
 
 
 @router.head("/{upload_id}", dependencies=[Versioned])

@@ -143,6 +143,10 @@ class ApiClient:
                 f"no API key for {server}: set FONOTECA_API_KEY. "
                 "The server's operator makes keys with `fonoteca keys create BROADCASTER`"
             )
+        if not api_key.isascii() or not api_key.isprintable():
+            raise CliError(
+                "the API key holds characters that no key has: copy it again, as one line, into FONOTECA_API_KEY"
+            )
         return cls(server, api_key)
 
     def __enter__(self) -> ApiClient:

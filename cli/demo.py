@@ -54,7 +54,7 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave it running, to look around, until Ctrl-C.")
     ] = False,
-    port: Annotated[int, typer.Option(help="Port of the API; 0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API; 0 takes a free one.")] = 0,
 ) -> None:
     """Transcribe the sample archive on an embedded stack of its own, and remove the stack afterwards.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 FAILURE = 1
+TERMINATED = 143
+"""128 + SIGTERM."""
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
 

@@ -7,6 +7,7 @@ imported inside it, so that `fonoteca --help` answers at once.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from importlib import import_module
@@ -14,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from cli.errors import FAILURE, CliError, is_expected
+from cli.errors import FAILURE, TERMINATED, CliError, is_expected
 from cli.output import note
 
 COMMAND_MODULES = (
@@ -81,6 +82,8 @@ def report(error: Exception) -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; ends with SystemExit."""
+    # told to end, clean up as for an error: temporary folders go, and so does what was started
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         app(arguments, prog_name="fonoteca")
     except Exception as error:

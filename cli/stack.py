@@ -38,7 +38,9 @@ def register(app: typer.Typer) -> None:
 
 def up(
     host: HostOption = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port of the API; 0 takes a free one.")] = DEFAULT_PORT,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the API; 0 takes a free one.")
+    ] = DEFAULT_PORT,
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return once it is up; end it with `fonoteca down`.")
     ] = False,
@@ -63,11 +65,11 @@ def up(
             stack.publish(api_key=key)
             _welcome(stack, key)
             stack.run_until(stop_event)
-        except StartInterruptedError:
-            pass
-        finally:
-            # a second Ctrl-C must not cut the ending short
             note("stopping: what is unfinished goes on at the next `fonoteca up`")
+        except StartInterruptedError:
+            note("stopped while starting")
+        finally:
+            # a second Ctrl-C must not cut the ending short: the handlers are still ours
             stack.stop()
 
 
@@ -176,7 +178,9 @@ def _detach(host: str, port: int) -> None:
             f"{settings.home} cannot be used ({error.strerror}): choose another FONOTECA_HOME"
         ) from error
     command = [sys.executable, "-m", "cli.main", "up", "--host", host, "--port", str(port)]
-    with log_file.open("wb") as log:
+    # the key is in it: nobody else's to read
+    log_file.unlink(missing_ok=True)
+    with os.fdopen(os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
@@ -184,7 +188,9 @@ def _detach(host: str, port: int) -> None:
     def answered() -> bool:
         if process.poll() is not None:
             raise CliError(f"the stack did not start:\n{log_file.read_text(errors='replace').strip()}")
-        return "api_key" in Settings().stack
+        stack = Settings().stack
+        # a stack that was killed has left a file of its own
+        return stack.get("pid") == process.pid and "api_key" in stack
 
     if not wait_until(answered, DETACH_TIMEOUT_S):
         raise CliError(f"the stack is not up after {DETACH_TIMEOUT_S:.0f} s; see {log_file}")

@@ -82,7 +82,11 @@ def _finish_recording(connection: Connection, recording_id: uuid.UUID, sums: Any
             f"{sums.failed_samples / SAMPLE_RATE_HZ:.2f} s could not be transcribed; the coverage lists them"
         )
     elif sums.failed_samples > 0:
-        state, code, reason = "failed", "nothing_transcribed", "no second of it could be transcribed"
+        state, code, reason = (
+            "failed",
+            "nothing_transcribed",
+            "no second of it could be transcribed: its coverage lists the reasons",
+        )
     row = connection.execute(
         text(
             """

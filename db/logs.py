@@ -7,6 +7,11 @@ import logging.config
 
 import structlog
 
+_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    # locals would put passwords of addresses into the log, and pages of settings before the reason
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+
 
 def configure_logging(level: str = "INFO") -> None:
     """Write structlog's events and the standard library's records to standard error, one JSON object a line."""
@@ -31,7 +36,7 @@ def configure_logging(level: str = "INFO") -> None:
                     "foreign_pre_chain": [*shared, structlog.stdlib.add_logger_name],
                     "processors": [
                         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                        structlog.processors.dict_tracebacks,
+                        _TRACEBACKS,
                         structlog.processors.JSONRenderer(ensure_ascii=False),
                     ],
                 }

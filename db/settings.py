@@ -38,7 +38,7 @@ def default_home() -> Path:
 class Settings(BaseSettings):
     """One field per `FONOTECA_<NAME>` variable."""
 
-    model_config = SettingsConfigDict(env_prefix="FONOTECA_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="FONOTECA_", extra="ignore", env_ignore_empty=True)
 
     home: Path = Field(default_factory=default_home)
     """Folder of the embedded stack: its databases, media and log files."""

@@ -31,8 +31,10 @@ from speech.containers import (
     ALLOWED_FORMATS,
     MAX_CREDIBLE_S,
     MediaInfo,
+    check_plausible,
     declared_end_s,
     media_info,
+    mp3_declared_s,
     wav_declared_s,
     why_unreadable,
 )
@@ -149,7 +151,7 @@ class MediaReader:
             if self._reader.size_bytes == 0:
                 raise EmptyMedia(name)
             self._head = self._reader.read(4096)
-            self._wav_end_s = wav_declared_s(self._reader)
+            self._header_end_s = wav_declared_s(self._reader) or mp3_declared_s(self._reader)
             self._reader.seek(0)
             try:
                 self._container = open_container(self._reader, buffer_bytes=READ_BUFFER_BYTES)
@@ -158,7 +160,8 @@ class MediaReader:
             self._closing.enter_context(self._container)
             self._stream = self._choose(audio_track)
             self.info: MediaInfo = media_info(self._container, self._stream)
-            self._end_s = self._wav_end_s or declared_end_s(
+            check_plausible(name, self.info.sample_rate_hz, self.info.channels)
+            self._end_s = self._header_end_s or declared_end_s(
                 self._container, self._stream, self._reader.size_bytes
             )
         except BaseException:
@@ -270,6 +273,8 @@ class MediaReader:
     def _counted(self, pieces: Iterator[Samples]) -> Iterator[Samples]:
         for piece in pieces:
             self._n_samples += len(piece)
+            if self._n_samples > MAX_CREDIBLE_S * SAMPLE_RATE_HZ:
+                raise DamagedMedia(self._name, f"it goes on for more than {MAX_CREDIBLE_S // 3600} hours")
             yield piece
 
     def _hole(self, until_s: float, reason: str | None) -> Iterator[Samples]:

@@ -47,6 +47,9 @@ _MEDIA_MAGIC = (
 )
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"skip")
 
+MIN_RATE_HZ = 2_000
+MAX_RATE_HZ = 768_000
+MAX_CHANNELS = 48
 MIN_CREDIBLE_BIT_RATE = 200
 """bit/s. Below it a declared duration is not backed by the file's size: even silence in FLAC takes about 400."""
 MAX_CREDIBLE_S = 48 * 3600
@@ -113,8 +116,8 @@ def media_info(container: InputContainer, stream: AudioStream) -> MediaInfo:
 def declared_end_s(container: InputContainer, stream: AudioStream, size_bytes: int) -> float | None:
     """Where the audio must end by a header that is exact, in seconds from its start; None where none is.
 
-    Ogg, MPEG-TS and mp3 are left out: their figures are estimates from the bytes that are there. Wav is answered
-    by `wav_declared_s`. A claim that the file's size cannot back is no answer.
+    Ogg and MPEG-TS are left out: their figures are estimates from the bytes that are there. Wav is answered by
+    `wav_declared_s`, mp3 by `mp3_declared_s`. A claim that the file's size cannot back is no answer.
     """
     names = set(container.format.name.split(","))
     end_s: float | None = None
@@ -166,6 +169,49 @@ def wav_declared_s(reader: SizedReader) -> float | None:
             return float(declared_s) if backed else None
         position += 8 + n_bytes + n_bytes % 2
     return None
+
+
+def mp3_declared_s(reader: SizedReader) -> float | None:
+    """Seconds of audio that an mp3's Xing or Info header declares; None if it is no mp3 or has none.
+
+    Most encoders write one: it counts the file's frames, so that a copy that broke off shows. The reader is left
+    anywhere. Layout: ISO 11172-3 for the frame header, Gabriel Bouvigne's "MP3 Info Tag" for the tag within.
+    """
+    reader.seek(0)
+    tag = reader.read(10)
+    start = 0
+    if tag[:3] == b"ID3" and len(tag) == 10:
+        start = 10 + sum(
+            (byte & 0x7F) << shift for byte, shift in zip(tag[6:10], (21, 14, 7, 0), strict=True)
+        )
+        start += 10 if tag[5] & 0x10 else 0  # a footer repeats the header
+    reader.seek(start)
+    frame = reader.read(192)
+    if len(frame) < 64 or frame[0] != 0xFF or frame[1] & 0xE6 != 0xE2:  # sync, layer III
+        return None
+    is_mpeg1 = frame[1] & 0x18 == 0x18
+    is_mono = frame[3] & 0xC0 == 0xC0
+    rate_hz = {0: 44_100, 1: 48_000, 2: 32_000}.get((frame[2] >> 2) & 3, 0)
+    rate_hz //= {0x18: 1, 0x10: 2, 0x00: 4}.get(frame[1] & 0x18, 1)  # MPEG 1, 2, 2.5
+    side_bytes = (17 if is_mono else 32) if is_mpeg1 else (9 if is_mono else 17)
+    info = frame[4 + side_bytes :][:12]
+    if info[:4] not in (b"Xing", b"Info") or len(info) < 12 or not info[7] & 1 or not rate_hz:
+        return None
+    declared_s = int.from_bytes(info[8:12], "big") * (1152 if is_mpeg1 else 576) / rate_hz
+    backed = declared_s <= MAX_CREDIBLE_S and reader.size_bytes * 8 >= MIN_CREDIBLE_BIT_RATE * declared_s
+    return declared_s if backed and declared_s else None
+
+
+def check_plausible(name: str, rate_hz: int, channels: int) -> None:
+    """Refuse a sound track that no recorder makes: its figures are damaged, and would cost days or all memory.
+
+    Raises:
+        DamagedMedia: names the figure.
+    """
+    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+        raise DamagedMedia(name, f"its header claims a sample rate of {rate_hz} Hz")
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise DamagedMedia(name, f"its header claims {channels} channels")
 
 
 def why_unreadable(head: bytes, name: str) -> MediaError:

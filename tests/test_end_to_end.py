@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from sqlalchemy import text
 from cli.stack import local_key
 from compose.local.folders import temporary_home
 from compose.local.services import SERVICES
-from compose.local.spawn import is_running
+from compose.local.spawn import is_running, wait_until
 from compose.local.stack import Stack
 from db.connect import make_engine
 from db.settings import Settings
@@ -140,6 +141,40 @@ def test_an_unknown_key_is_refused_with_what_to_do(stack: Stack) -> None:
 def test_every_service_is_ready_and_measured(stack: Stack) -> None:
     assert httpx.get(f"{stack.api_url}/readyz").status_code == 200
     assert "fonoteca" in httpx.get(f"{stack.api_url}/metrics").text
+
+
+def test_down_touches_nobody_else(tmp_path: Path) -> None:
+    """A stack that was killed leaves its file, and its pid may be anybody's by now."""
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        stale = {"pid": bystander.pid, "api_url": "http://127.0.0.1:1", "api_key": "x"}
+        (tmp_path / "stack.json").write_text(json.dumps(stale))
+        ended = fonoteca("down", FONOTECA_HOME=str(tmp_path))
+        assert ended.returncode == 0
+        assert "no stack runs" in ended.stderr
+        assert bystander.poll() is None
+        bystander.terminate()
+
+
+def test_up_again_after_a_kill() -> None:
+    """`up -d` waits for its own stack, whatever a killed one left behind; `down` ends it whole."""
+    with temporary_home("fonoteca-up-") as home:
+        environment = {"FONOTECA_HOME": str(home), "OMP_NUM_THREADS": "1"}
+        first = fonoteca("up", "--port", "0", "-d", **environment)
+        assert first.returncode == 0, first.stderr
+        killed = json.loads((home / "stack.json").read_text())
+        os.kill(killed["pid"], signal.SIGKILL)
+        assert wait_until(lambda: not any(map(is_running, killed["services"].values())), 30)
+        again = fonoteca("up", "--port", "0", "-d", **environment)
+        assert again.returncode == 0, again.stderr
+        assert "Fonoteca is up" in again.stdout
+        running = json.loads((home / "stack.json").read_text())
+        assert running["pid"] != killed["pid"]
+        assert (home / "logs" / "up.log").stat().st_mode & 0o077 == 0, "the key in it is nobody else's"
+        assert fonoteca("status", **environment).returncode == 0
+        refused = fonoteca("up", "--port", "0", "-d", **environment)
+        assert (refused.returncode, "runs already" in refused.stderr) == (1, True)
+        assert fonoteca("down", **environment).returncode == 0
+        assert not any(map(is_running, [running["pid"], *running["services"].values()]))
 
 
 def test_one_file_without_a_stack(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def open_model_at_start(instance: Any, **_: Any) -> None:
         try:
             _open_transcriber()
         except Exception as error:
-            log.exception("model_not_opened", model=settings.model)
+            log.error("model_not_opened", model=settings.model, reason=str(error))
             raise SystemExit(f"fonoteca: the GPU worker cannot start: {error}") from error
 
 

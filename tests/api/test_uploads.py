@@ -86,6 +86,25 @@ def test_bytes_with_the_creation(tus: Tus, client: httpx.Client, owner: Any) -> 
     assert_received(tus, recording_id, b"first and second")
 
 
+def test_a_creation_whose_body_does_not_fit_leaves_nothing(
+    tus: Tus, client: httpx.Client, owner: Any, upload_dir: Path
+) -> None:
+    recording_id = tus.submit(b"first and second")
+    metadata = tus.create(recording_id, 16).request.headers["Upload-Metadata"]
+    tus.delete(tus.recording(recording_id)["upload"]["url"])
+    headers = owner.headers | {
+        "Tus-Resumable": "1.0.0",
+        "Upload-Length": "16",
+        "Upload-Metadata": metadata,
+        "Content-Type": BODY_TYPE,
+    }
+    answer = client.post("/v1/uploads", headers=headers, content=b"more than the sixteen announced")
+    assert answer.status_code == 413
+    assert tus.recording(recording_id)["upload"] is None
+    assert list(upload_dir.iterdir()) == []
+    assert tus.create(recording_id, 16).status_code == 201
+
+
 def test_cut_at_random_points_and_resumed(
     tus: Tus, owner: Any, media_store: MediaStore, small_steps: int
 ) -> None:
@@ -237,6 +256,7 @@ BAD_HEADERS = [
     ({"Upload-Metadata": "recording_id Li4vLi4v"}, 400, "bad_upload_header"),
     ({"Upload-Checksum": "md5 AAAA"}, 400, "unsupported_checksum"),
     ({"Upload-Checksum": "sha256 AAAA"}, 400, "unsupported_checksum"),
+    ({"Upload-Checksum": "sha256 é"}, 400, "unsupported_checksum"),
 ]
 
 
