@@ -62,8 +62,10 @@ def up(
         try:
             stack.start(stop_event)
             key = local_key(stack.home)
-            stack.publish(api_key=key)
             _welcome(stack, key)
+            sys.stdout.flush()
+            # last: who waits for the key in the stack file shows what stands above
+            stack.publish(api_key=key)
             stack.run_until(stop_event)
             note("stopping: what is unfinished goes on at the next `fonoteca up`")
         except StartInterruptedError:
