@@ -157,11 +157,12 @@ def begin(parts: Parts, broadcaster_id: int, recording_id: uuid.UUID, length_byt
         ) from error
 
 
-def withdraw(parts: Parts, broadcaster_id: int, upload: Upload) -> None:
-    """Remove an upload and its bytes, where it still is."""
+def withdraw(parts: Parts, broadcaster_id: int, upload: Upload) -> bool:
+    """Remove an upload and its bytes; the recording awaits a new one. False when it is gone already."""
     with lock(parts.upload_dir, upload) as staged, transaction(parts.engine) as tx:
-        uploads.terminate_upload(tx.connection, broadcaster_id, upload.id)
+        ended = uploads.terminate_upload(tx.connection, broadcaster_id, upload.id)
         tx.after_commit(staged.remove)
+    return ended
 
 
 @router.head("/{upload_id}", dependencies=[Versioned])
@@ -327,9 +328,6 @@ def finish(parts: Parts, staged: StagedFile, upload: Upload) -> None:
 def end_upload(upload_id: uuid.UUID, caller: Caller, parts: UsesParts) -> Response:
     """End an upload and remove its bytes; the recording awaits a new one."""
     upload = find(parts, caller.id, upload_id)
-    with lock(parts.upload_dir, upload) as staged, transaction(parts.engine) as tx:
-        ended = uploads.terminate_upload(tx.connection, caller.id, upload_id)
-        tx.after_commit(staged.remove)
-    if not ended:
+    if not withdraw(parts, caller.id, upload):
         raise UploadNotFound(upload_id)
     return Response(status_code=204)

