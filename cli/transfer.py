@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +46,24 @@ class Shown(Protocol):
         """The whole file is there."""
 
 
+Ended = queue.SimpleQueue[tuple[Recording, Exception | None] | None]
+"""Uploads that ended, with their error; None is Ctrl-C."""
+
+
+@contextmanager
+def _ctrl_c_ends(ended: Ended) -> Iterator[None]:
+    """Ctrl-C as an item of the queue. As an exception it would be lost when it falls into a destructor, and the
+    command would hang on in a dead connection."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: ended.put(None))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def upload_all(
     client: ApiClient,
     pairs: Sequence[tuple[Recording, MediaFile]],
@@ -65,12 +84,12 @@ def upload_all(
         return []
     failures: list[UploadFailure] = []
     waiting: queue.SimpleQueue[tuple[Recording, MediaFile]] = queue.SimpleQueue()
-    ended: queue.SimpleQueue[tuple[Recording, Exception | None]] = queue.SimpleQueue()
+    ended: Ended = queue.SimpleQueue()
     for pair in pairs:
         waiting.put(pair)
     stop = threading.Event()
     total = sum(file.size_bytes for _, file in pairs)
-    with _uploads_shown(output, len(pairs), total) as shown:
+    with _ctrl_c_ends(ended), _uploads_shown(output, len(pairs), total) as shown:
         uploader = Uploader(client, on_offset=shown.at, stop=stop, patience_s=patience_s)
         threads = [
             # daemons: Ctrl-C must not wait for one that hangs in a dead connection
@@ -81,7 +100,10 @@ def upload_all(
             for thread in threads:
                 thread.start()
             for _ in pairs:
-                recording, error = ended.get()
+                end = ended.get()
+                if end is None:
+                    raise KeyboardInterrupt
+                recording, error = end
                 if error is None:
                     shown.done(recording)
                 else:
@@ -97,7 +119,7 @@ def upload_all(
 def _work(
     uploader: Uploader,
     waiting: queue.SimpleQueue[tuple[Recording, MediaFile]],
-    ended: queue.SimpleQueue[tuple[Recording, Exception | None]],
+    ended: Ended,
 ) -> None:
     """One thread: upload what waits until nothing does."""
     while True:
