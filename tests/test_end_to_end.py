@@ -155,26 +155,34 @@ def test_down_touches_nobody_else(tmp_path: Path) -> None:
         bystander.terminate()
 
 
-def test_up_again_after_a_kill() -> None:
-    """`up -d` waits for its own stack, whatever a killed one left behind; `down` ends it whole."""
+@pytest.fixture
+def detached_home() -> Iterator[Path]:
+    """A home for `fonoteca up -d`, whose stack is ended whatever the test came to."""
     with temporary_home("fonoteca-up-") as home:
-        environment = {"FONOTECA_HOME": str(home), "OMP_NUM_THREADS": "1"}
-        first = fonoteca("up", "--port", "0", "-d", **environment)
-        assert first.returncode == 0, first.stderr
-        killed = json.loads((home / "stack.json").read_text())
-        os.kill(killed["pid"], signal.SIGKILL)
-        assert wait_until(lambda: not any(map(is_running, killed["services"].values())), 30)
-        again = fonoteca("up", "--port", "0", "-d", **environment)
-        assert again.returncode == 0, again.stderr
-        assert "Fonoteca is up" in again.stdout
-        running = json.loads((home / "stack.json").read_text())
-        assert running["pid"] != killed["pid"]
-        assert (home / "logs" / "up.log").stat().st_mode & 0o077 == 0, "the key in it is nobody else's"
-        assert fonoteca("status", **environment).returncode == 0
-        refused = fonoteca("up", "--port", "0", "-d", **environment)
-        assert (refused.returncode, "runs already" in refused.stderr) == (1, True)
-        assert fonoteca("down", **environment).returncode == 0
-        assert not any(map(is_running, [running["pid"], *running["services"].values()]))
+        yield home
+        fonoteca("down", FONOTECA_HOME=str(home))
+
+
+def test_up_again_after_a_kill(detached_home: Path) -> None:
+    """`up -d` waits for its own stack, whatever a killed one left behind; `down` ends it whole."""
+    home = detached_home
+    environment = {"FONOTECA_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    first = fonoteca("up", "--port", "0", "-d", **environment)
+    assert first.returncode == 0, first.stderr
+    killed = json.loads((home / "stack.json").read_text())
+    os.kill(killed["pid"], signal.SIGKILL)
+    assert wait_until(lambda: not any(map(is_running, killed["services"].values())), 30)
+    again = fonoteca("up", "--port", "0", "-d", **environment)
+    assert again.returncode == 0, again.stderr
+    assert "Fonoteca is up" in again.stdout
+    running = json.loads((home / "stack.json").read_text())
+    assert running["pid"] != killed["pid"]
+    assert (home / "logs" / "up.log").stat().st_mode & 0o077 == 0, "the key in it is nobody else's"
+    assert fonoteca("status", **environment).returncode == 0
+    refused = fonoteca("up", "--port", "0", "-d", **environment)
+    assert (refused.returncode, "runs already" in refused.stderr) == (1, True)
+    assert fonoteca("down", **environment).returncode == 0
+    assert not any(map(is_running, [running["pid"], *running["services"].values()]))
 
 
 def test_one_file_without_a_stack(tmp_path: Path) -> None:
