@@ -7,7 +7,6 @@ hand in psql cannot break them either; `tests/db/test_states.py` proves that the
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TypeVar
 
 
 class RecordingState(StrEnum):
@@ -99,26 +98,3 @@ SEGMENT_TRANSITIONS: dict[SegmentState, frozenset[SegmentState]] = {
 
 RECORDING_FINISHED = frozenset({_R.COMPLETED, _R.PARTIAL, _R.FAILED, _R.CANCELLED})
 """States in which nothing more will happen by itself."""
-
-
-State = TypeVar("State", RecordingState, SegmentState)
-
-
-def transition_trigger_sql(table: str, transitions: dict[State, frozenset[State]]) -> list[str]:
-    """SQL statements that make PostgreSQL refuse every transition of `table.state` that is not listed."""
-    pairs = ", ".join(
-        f"('{old.value}', '{new.value}')" for old in transitions for new in sorted(transitions[old])
-    )
-    function = f"{table}_check_transition"
-    return [
-        f"""CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF OLD.state <> NEW.state AND (OLD.state, NEW.state) NOT IN ({pairs}) THEN
-        RAISE EXCEPTION '{table} %: illegal transition % -> %', NEW.id, OLD.state, NEW.state
-            USING ERRCODE = 'check_violation';
-    END IF;
-    RETURN NEW;
-END $$""",
-        f"CREATE OR REPLACE TRIGGER {table}_transition BEFORE UPDATE OF state ON {table} "
-        f"FOR EACH ROW EXECUTE FUNCTION {function}()",
-    ]

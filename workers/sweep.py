@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+from contextlib import suppress
 from dataclasses import asdict
 
 import redis
@@ -11,7 +13,7 @@ from sqlalchemy import Engine
 from db.connect import transaction
 from db.queue import count_waiting, take_back_dead_claims
 from db.settings import Settings
-from db.uploads import expire_uploads
+from db.uploads import expire_uploads, find_orphans
 from workers.queue import GPU_QUEUE, MEDIA_QUEUE, wake_split, wake_transcribe
 
 log = structlog.get_logger(__name__)
@@ -26,9 +28,7 @@ def sweep(engine: Engine, settings: Settings) -> None:
         swept = take_back_dead_claims(tx.connection)
     with transaction(engine) as tx:
         expired = expire_uploads(tx.connection, older_than_h=settings.upload_expiry_h)
-    upload_dir = settings.require_upload_dir()
-    for upload_id in expired:
-        (upload_dir / str(upload_id)).unlink(missing_ok=True)
+    _remove_orphaned_files(engine, settings)
     if any(asdict(swept).values()) or expired:
         log.warning("swept", **asdict(swept), uploads_expired=len(expired))
     with engine.connect() as connection:
@@ -37,6 +37,20 @@ def sweep(engine: Engine, settings: Settings) -> None:
         wake_split()
     if waiting.segments and _is_empty(settings, GPU_QUEUE):
         wake_transcribe()
+
+
+def _remove_orphaned_files(engine: Engine, settings: Settings) -> None:
+    """Remove staged files whose upload expired, or was stored just before its server died."""
+    staged = {}
+    for file in settings.require_upload_dir().iterdir():
+        with suppress(ValueError):  # not named by an upload: not ours to touch
+            staged[uuid.UUID(file.name)] = file
+    if staged:
+        # the files were listed before the rows are read: an upload that begins meanwhile is not among them
+        with engine.connect() as connection:
+            orphans = find_orphans(connection, list(staged))
+        for upload_id in orphans:
+            staged[upload_id].unlink(missing_ok=True)
 
 
 def _is_empty(settings: Settings, queue: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 import redis
 import torch
 
+from db.connect import transaction
 from db.settings import Settings
+from db.uploads import create_upload
 from evaluation.score import score
 from speech.engine import Phi4Engine
 from workers.context import WorkerContext
@@ -234,6 +237,20 @@ def test_the_sweep_sends_lost_wake_ups_again_and_only_where_work_waits(
         client.flushall()  # the broker lost everything
     sweep(context.engine, settings)
     assert (waiting_messages(settings, MEDIA_QUEUE), waiting_messages(settings, GPU_QUEUE)) == (0, 1)
+
+
+def test_the_sweep_removes_staged_files_that_no_upload_has(
+    context: WorkerContext, make_recording: Make, settings: Settings
+) -> None:
+    made = make_recording(received=False, media=b"audio")
+    with transaction(context.engine) as tx:
+        upload = create_upload(tx.connection, made.owner.id, made.id, 5)
+    folder = settings.require_upload_dir()
+    kept = {str(upload.id), "a person's notes.txt"}
+    for name in {*kept, str(uuid.uuid4())}:
+        (folder / name).write_bytes(b"au")
+    sweep(context.engine, settings)
+    assert {file.name for file in folder.iterdir()} == kept
 
 
 def test_a_broker_that_is_down_does_not_fail_the_work(
