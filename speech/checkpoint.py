@@ -18,11 +18,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import Phi4MultimodalConfig, Phi4MultimodalForCausalLM, PreTrainedTokenizerFast
-from transformers.models.phi4_multimodal.modeling_phi4_multimodal import Phi4MultimodalRotaryEmbedding
+from transformers import Phi4MultimodalForCausalLM, PreTrainedTokenizerFast
 
 from speech.layouts import (
-    EMBEDDING,
     LM_HEAD,
     Layout,
     LayoutUnknown,
@@ -32,6 +30,7 @@ from speech.layouts import (
     native_sources,
     remote_sources,
 )
+from speech.model import assign, empty_model, expected_tensors, finish
 
 SPEECH_LORA_FOLDER = "speech-lora"
 _HASH_BLOCK_BYTES = 1 << 22
@@ -220,29 +219,14 @@ def open_checkpoint(
     """
     stored = _read_stored(Path(path))
     target = pick_device(device)
-    model = _empty_model(native_config(stored.config, stored.layout))
+    model = empty_model(native_config(stored.config, stored.layout))
     _check_tensors(model, stored)
     _fill(model, stored, target, pick_dtype(dtype, target))
-    model.eval()
     return model, _open_tokenizer(stored.folder)
 
 
-def _empty_model(config: Phi4MultimodalConfig) -> Phi4MultimodalForCausalLM:
-    """The model without memory for its weights (meta device) and without its image tower."""
-    with torch.device("meta"):
-        model = Phi4MultimodalForCausalLM(config)
-    # the audio encoder's attention takes an additive bias, which flash attention cannot
-    model.set_attn_implementation({"": "sdpa", "audio_config": "sdpa"})
-    del model.model.embed_tokens_extend.image_embed
-    return model
-
-
-def _expected(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor for name, tensor in model.state_dict().items() if name != LM_HEAD}
-
-
 def _check_tensors(model: nn.Module, stored: _Stored) -> None:
-    expected = _expected(model)
+    expected = expected_tensors(model)
     found = {name: source for name, source in stored.sources.items() if name != LM_HEAD}
     problems = []
     if missing := sorted(expected.keys() - found.keys()):
@@ -273,7 +257,7 @@ def _fill(
 ) -> None:
     """Bring every tensor to the device, file by file, merging LoRA pairs in float32."""
     by_file: dict[Path, list[str]] = {}
-    for name in _expected(model):
+    for name in expected_tensors(model):
         by_file.setdefault(stored.files[stored.sources[name].base], []).append(name)
     for file in sorted(by_file):
         # opened anew per file: a closed file gives its mapped pages back
@@ -296,19 +280,8 @@ def _fill(
                     )
                     tensor = tensor.to(torch.float32) + stored.lora_scale * delta
                 # a copy even where nothing changed: the file's mapping ends here
-                _assign(model, name, tensor.to(dtype, copy=True))
-    # not in the checkpoint: rotary tables, made from the config, and the output layer, tied to the embedding
-    model.model.rotary_emb = Phi4MultimodalRotaryEmbedding(config=model.config).to(device)
-    model.lm_head.weight = model.get_parameter(EMBEDDING)
-
-
-def _assign(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    module_name, _, leaf = name.rpartition(".")
-    module = model.get_submodule(module_name)
-    if leaf in module._parameters:  # noqa: SLF001 - torch has no public way to replace a meta parameter
-        setattr(module, leaf, nn.Parameter(tensor, requires_grad=False))
-    else:
-        setattr(module, leaf, tensor)
+                assign(model, name, tensor.to(dtype, copy=True))
+    finish(model, device)
 
 
 def _open_tokenizer(folder: Path) -> PreTrainedTokenizerFast:

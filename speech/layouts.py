@@ -18,6 +18,7 @@ from transformers import Phi4MultimodalConfig
 LM_HEAD = "lm_head.weight"
 EMBEDDING = "model.embed_tokens.weight"
 IMAGE_TOWER = "model.embed_tokens_extend.image_embed."
+_RELEASE_END_IDS = (200020, 199999)
 
 
 class Layout(StrEnum):
@@ -115,12 +116,16 @@ def native_config(stored: dict[str, Any], layout: Layout) -> Phi4MultimodalConfi
         if name in stored
     }  # fmt: skip
     audio = stored["audio_processor"]["config"]
+    # The release's config names 199999 alone; its generation config and its training end with 200020.
+    has_release_ids = stored.get("vocab_size", _RELEASE_END_IDS[0] + 1) > _RELEASE_END_IDS[0]
     return Phi4MultimodalConfig(
         **kept,
-        # The release's config names 199999 alone; its generation config and its training end with 200020.
-        eos_token_id=[200020, 199999],
+        eos_token_id=list(_RELEASE_END_IDS) if has_release_ids else stored.get("eos_token_id"),
         sliding_window=None,
+        # constants of Microsoft's code; a config names them where its vocabulary is another
+        vision_config={"image_token_id": stored.get("image_token_id", 200010)},
         audio_config={
+            "audio_token_id": stored.get("audio_token_id", 200011),
             "hidden_size": audio["attention_dim"],
             "intermediate_size": audio["linear_units"],
             "num_blocks": audio["num_blocks"],
