@@ -24,7 +24,7 @@ EXPECTED_ERRORS = frozenset(
         "db.broadcasters.ApiKeyUnknown",
         "db.broadcasters.BroadcasterNameMalformed",
         "db.settings.SettingMissing",
-        "speech.checkpoint.CheckpointError",
+        "speech.stored.CheckpointError",
         "speech.errors.MediaError",
     }
 )

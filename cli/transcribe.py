@@ -106,8 +106,15 @@ def transcribe_file(file: Path, *, model: str | None = None, device: str | None 
         copy = Path(scratch) / "working.flac"
         # first the file, then the model: a bad file is told at once
         found = split_media(file, name=file.name, working_copy=copy)
-        card = read_card(folder)
-        engine = Phi4Engine(*open_checkpoint(folder, device=device or settings.device, dtype=settings.dtype))
+        card = read_card(folder, base=settings.model_base)
+        engine = Phi4Engine(
+            *open_checkpoint(
+                folder,
+                base=settings.model_base,
+                device=device or settings.device,
+                dtype=settings.dtype,
+            )
+        )
         hypotheses = engine.transcribe(list(read_spans(copy, found.segments)))
     return _as_transcript(file.name, found, card, engine, hypotheses)
 

@@ -65,6 +65,9 @@ class Settings(BaseSettings):
     model: str = str(PROJECT_ROOT / "models" / "demo")
     """Folder of the checkpoint that the GPU worker opens."""
 
+    model_base: Path | None = None
+    """Whole checkpoint under `model`, where that folder holds `audio_embed` alone. Unset: the one it names."""
+
     model_name: str | None = None
     """Name that transcripts give the model. Unset: the checkpoint's own, or its folder's name."""
 

@@ -1,48 +1,41 @@
 """Opening a checkpoint: any published layout becomes one native `Phi4MultimodalForCausalLM`.
 
 No code of a checkpoint is ever run: configs are data, weights are safetensors, the tokenizer is `tokenizer.json`.
-Weights go tensor by tensor from the (memory-mapped) files to the device, with the speech LoRA merged in float32,
-so that opening needs little host memory beyond the model itself. The image tower is not built: speech never
-reaches it, and it is 0.44 of the release's 5.6 billion parameters.
+Weights go tensor by tensor from the files to the device, with the speech LoRA merged in float32, so that opening
+needs little host memory beyond the model itself. The image tower is not built: speech never reaches it, and it
+is 0.44 of the release's 5.6 billion parameters.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import nn
 from transformers import Phi4MultimodalForCausalLM, PreTrainedTokenizerFast
 
-from speech.layouts import (
-    LM_HEAD,
-    Layout,
-    LayoutUnknown,
-    Source,
-    detect_layout,
-    native_config,
-    native_sources,
-    remote_sources,
-)
+from speech.layouts import Layout, Source
 from speech.model import assign, empty_model, expected_tensors, finish
+from speech.shards import ShardUnreadable
+from speech.stored import CheckpointError, StoredCheckpoint, read_stored, tensor_problems
 
-SPEECH_LORA_FOLDER = "speech-lora"
-_HASH_BLOCK_BYTES = 1 << 22
-
-
-class CheckpointError(Exception):
-    """A folder does not hold a checkpoint that can be opened; the message names the folder and every reason."""
+__all__ = [
+    "CheckpointCard",
+    "CheckpointError",
+    "Layout",
+    "load_tensor",
+    "open_checkpoint",
+    "open_tokenizer",
+    "pick_device",
+    "pick_dtype",
+    "read_card",
+    "whole_model",
+]
 
 
 @dataclass(frozen=True)
 class CheckpointCard:
-    """What a checkpoint is, read without opening its weights."""
+    """What a checkpoint is, read without opening its weights. An overlay's counts include its base's."""
 
     name: str
     layout: Layout
@@ -52,133 +45,26 @@ class CheckpointCard:
     """SHA-256 over the names and contents of the weight files."""
     n_tensors: int
     n_bytes: int
+    """Of the weight files."""
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """The tensors of a folder: name -> file, and the LoRA's scale where there is one."""
-
-    folder: Path
-    layout: Layout
-    files: dict[str, Path]
-    sources: dict[str, Source]
-    lora_scale: float
-    config: dict[str, Any]
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    files = sorted(folder.glob("*.safetensors"))
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        named = {folder / name for name in json.loads(index.read_text())["weight_map"].values()}
-        absent = sorted(path.name for path in named if not path.exists())
-        if absent:
-            raise CheckpointError(f"{folder}: the index names shards that are not there: {', '.join(absent)}")
-        files = sorted(named)
-    if not files:
-        raise CheckpointError(
-            f"{folder}: no *.safetensors file. Give the folder of a Phi-4-multimodal checkpoint "
-            f"(config.json, tokenizer.json and the weights as safetensors)"
-        )
-    return files
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path.parent}: {path.name} is missing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error})") from error
-    return content
-
-
-def _tensor_names(files: list[Path]) -> dict[str, Path]:
-    names: dict[str, Path] = {}
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as opened:
-                names.update(dict.fromkeys(opened.keys(), file))
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file}: not a readable safetensors file ({error})") from error
-    return names
-
-
-def _read_stored(folder: Path) -> _Stored:
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such folder")
-    config = _read_json(folder / "config.json")
-    files = _tensor_names(_weight_files(folder))
-    try:
-        layout = detect_layout(files)
-    except LayoutUnknown as error:
-        raise CheckpointError(f"{folder}: {error}") from error
-    if layout is Layout.REMOTE:
-        lora = config.get("speech_lora") or {"lora_alpha": 0, "r": 1}
-        return _Stored(folder, layout, files, remote_sources(files), lora["lora_alpha"] / lora["r"], config)
-    sources = native_sources(files)
-    lora_folder = folder / SPEECH_LORA_FOLDER
-    if not lora_folder.is_dir():
-        return _Stored(folder, layout, files, sources, 0.0, config)
-    adapter = _read_json(lora_folder / "adapter_config.json")
-    lora_files = _tensor_names(_weight_files(lora_folder))
-    return _Stored(
-        folder,
-        Layout.NATIVE_WITH_LORA,
-        files | lora_files,
-        _with_lora(folder, sources, lora_files),
-        adapter["lora_alpha"] / adapter["r"],
-        config,
-    )
-
-
-def _with_lora(folder: Path, sources: dict[str, Source], lora_files: dict[str, Path]) -> dict[str, Source]:
-    """Lay a PEFT adapter's pairs (`base_model.model.<module>.lora_A.weight`) over their base tensors."""
-    merged = dict(sources)
-    stray = []
-    for lora_a in (name for name in lora_files if ".lora_A." in name):
-        module = lora_a.removeprefix("base_model.model.").split(".lora_A.")[0]
-        lora_b = lora_a.replace(".lora_A.", ".lora_B.")
-        base = f"{module}.weight"
-        if base in merged and lora_b in lora_files:
-            merged[base] = Source(base, lora_a, lora_b)
-        else:
-            stray.append(lora_a)
-    if stray:
-        raise CheckpointError(
-            f"{folder / SPEECH_LORA_FOLDER}: LoRA tensors that fit no tensor of the base: {_listed(stray)}"
-        )
-    return merged
-
-
-def _listed(names: list[str], most: int = 20) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(sorted(names)[:most]) + more
-
-
-def read_card(path: str | Path) -> CheckpointCard:
+def read_card(path: str | Path, *, base: str | Path | None = None) -> CheckpointCard:
     """What the checkpoint in folder `path` is. Reads the weight files once, for their hash.
+
+    Args:
+        base: as for `open_checkpoint`.
 
     Raises:
         CheckpointError: the folder holds no checkpoint that can be opened.
     """
-    stored = _read_stored(Path(path))
-    own = stored.config.get("fonoteca") or {}
-    digest = hashlib.sha256()
-    n_bytes = 0
-    for file in sorted(set(stored.files.values())):
-        digest.update(str(file.relative_to(stored.folder)).encode() + b"\0")
-        with file.open("rb") as opened:
-            while block := opened.read(_HASH_BLOCK_BYTES):
-                digest.update(block)
-                n_bytes += len(block)
+    stored = read_stored(path, base=base)
     return CheckpointCard(
-        name=str(own.get("name") or stored.folder.resolve().name),
+        name=stored.name,
         layout=stored.layout,
-        is_demo=bool(own.get("is_demo", False)),
-        weights_sha256=digest.hexdigest(),
-        n_tensors=len(stored.files),
-        n_bytes=n_bytes,
+        is_demo=stored.is_demo,
+        weights_sha256=stored.weights_sha256(),
+        n_tensors=len(stored.all_tensors),
+        n_bytes=sum(file.stat().st_size for file in stored.weight_files.values()),
     )
 
 
@@ -202,12 +88,21 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
 
 
 def open_checkpoint(
-    path: str | Path, *, device: str = "auto", dtype: str | torch.dtype = "auto"
+    path: str | Path,
+    *,
+    base: str | Path | None = None,
+    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
 ) -> tuple[Phi4MultimodalForCausalLM, PreTrainedTokenizerFast]:
     """Open a checkpoint for speech, ready for `speech.engine.Phi4Engine`.
 
+    Host memory beyond the model itself stays below twice its largest tensor in float32, whatever the sharding.
+
     Args:
-        path: folder with config.json, tokenizer.json and safetensors, in either layout.
+        path: folder with config.json, tokenizer.json and safetensors, in either layout; or with safetensors of
+            `audio_embed` alone, to be laid over `base`.
+        base: whole checkpoint under an audio overlay; None takes the one that the overlay's config.json names
+            under `fonoteca.base`, relative to the overlay's folder. Not looked at where `path` is whole itself.
         device: cpu, cuda, cuda:N, or auto.
         dtype: weights' type, or auto (bfloat16 on CUDA, float32 on a CPU).
 
@@ -217,76 +112,71 @@ def open_checkpoint(
     Raises:
         CheckpointError: with every missing, unexpected or wrongly shaped tensor in one message.
     """
-    stored = _read_stored(Path(path))
+    stored = read_stored(path, base=base)
     target = pick_device(device)
-    model = empty_model(native_config(stored.config, stored.layout))
-    _check_tensors(model, stored)
-    _fill(model, stored, target, pick_dtype(dtype, target))
-    return model, _open_tokenizer(stored.folder)
+    weights_type = pick_dtype(dtype, target)
+    tokenizer = open_tokenizer(stored.whole.folder)
+    model = whole_model(stored)
+    sources = stored.gathered.sources
+    # in the files' own order, so that a spinning disk reads straight on
+    for name in sorted(expected_tensors(model), key=lambda name: _place(sources[name])):
+        assign(model, name, load_tensor(sources[name], target, weights_type))
+    return finish(model, target), tokenizer
 
 
-def _check_tensors(model: nn.Module, stored: _Stored) -> None:
-    expected = expected_tensors(model)
-    found = {name: source for name, source in stored.sources.items() if name != LM_HEAD}
-    problems = []
-    if missing := sorted(expected.keys() - found.keys()):
-        problems.append(f"missing: {_listed(missing)}")
-    if unexpected := sorted(found.keys() - expected.keys()):
-        problems.append(f"unexpected: {_listed(unexpected)}")
-    shapes = []
-    with ExitStack() as stack:
-        opened = {
-            file: stack.enter_context(safe_open(file, framework="pt")) for file in set(stored.files.values())
-        }
-        for name in expected.keys() & found.keys():
-            base = found[name].base
-            shape = list(opened[stored.files[base]].get_slice(base).get_shape())
-            if shape != list(expected[name].shape):
-                shapes.append(f"{name} is {shape}, not {list(expected[name].shape)}")
-    if shapes:
-        problems.append(f"wrong shape: {_listed(shapes)}")
-    if problems:
+def _place(source: Source) -> tuple[Path, int]:
+    return source.base.file, source.base.offset
+
+
+def whole_model(stored: StoredCheckpoint) -> Phi4MultimodalForCausalLM:
+    """The empty model that `stored` fills.
+
+    Raises:
+        CheckpointError: with everything that keeps it from doing so.
+    """
+    config = stored.native_config()
+    try:
+        model = empty_model(config)
+    except Exception as error:  # sizes that do not go together fail deep inside torch or transformers
         raise CheckpointError(
-            f"{stored.folder}: not a whole Phi-4-multimodal checkpoint ({stored.layout} layout): "
-            + "; ".join(problems)
+            f"{stored.whole.folder / 'config.json'}: no model can have it: {error}"
+        ) from error
+    problems = tensor_problems(model, stored)
+    if problems.by_kind():
+        over = f", over {stored.base.folder}" if stored.base else ""
+        raise CheckpointError(
+            f"{stored.folder}: not a whole Phi-4-multimodal checkpoint ({stored.layout} layout{over}): {problems}"
         )
+    return model
 
 
-def _fill(
-    model: Phi4MultimodalForCausalLM, stored: _Stored, device: torch.device, dtype: torch.dtype
-) -> None:
-    """Bring every tensor to the device, file by file, merging LoRA pairs in float32."""
-    by_file: dict[Path, list[str]] = {}
-    for name in expected_tensors(model):
-        by_file.setdefault(stored.files[stored.sources[name].base], []).append(name)
-    for file in sorted(by_file):
-        # opened anew per file: a closed file gives its mapped pages back
-        with ExitStack() as stack:
-            opened = {file: stack.enter_context(safe_open(file, framework="pt"))}
+def load_tensor(source: Source, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """One native tensor, in memory of its own; a LoRA is merged in float32 and the sum rounded once.
 
-            def read(name: str, opened: dict[Path, Any] = opened, stack: ExitStack = stack) -> torch.Tensor:
-                path = stored.files[name]
-                if path not in opened:
-                    opened[path] = stack.enter_context(safe_open(path, framework="pt"))
-                tensor: torch.Tensor = opened[path].get_tensor(name)
-                return tensor
-
-            for name in by_file[file]:
-                source = stored.sources[name]
-                tensor = read(source.base).to(device)
-                if source.lora_a and source.lora_b:
-                    delta = read(source.lora_b).to(device, torch.float32) @ read(source.lora_a).to(
-                        device, torch.float32
-                    )
-                    tensor = tensor.to(torch.float32) + stored.lora_scale * delta
-                # a copy even where nothing changed: the file's mapping ends here
-                assign(model, name, tensor.to(dtype, copy=True))
-    finish(model, device)
+    Raises:
+        CheckpointError: the file cannot be read any more.
+    """
+    try:
+        tensor = source.base.read(device)
+        if source.lora is not None:
+            a, b = (part.read(device).to(torch.float32) for part in (source.lora.a, source.lora.b))
+            tensor = torch.addmm(tensor.to(torch.float32), b, a, alpha=source.lora.scale)
+    except (OSError, ShardUnreadable) as error:
+        raise CheckpointError(f"{source.base.file}: cannot be read: {error}") from error
+    return tensor.to(dtype)
 
 
-def _open_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+def open_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a checkpoint's folder, from `tokenizer.json` alone.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
     file = folder / "tokenizer.json"
     if not file.exists():
         raise CheckpointError(f"{folder}: tokenizer.json is missing; copy it from the base model")
     # the class named in tokenizer_config.json is not looked up: it might be the checkpoint's own code
-    return PreTrainedTokenizerFast(tokenizer_file=str(file), clean_up_tokenization_spaces=False)
+    try:
+        return PreTrainedTokenizerFast(tokenizer_file=str(file), clean_up_tokenization_spaces=False)
+    except Exception as error:  # the tokenizers library raises plain Exception
+        raise CheckpointError(f"{file}: not a readable tokenizer ({error})") from error

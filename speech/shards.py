@@ -131,8 +131,12 @@ class TensorPlan:
     shape: tuple[int, ...]
 
     @property
+    def n_elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
     def n_bytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
+        return self.n_elements * self.dtype.itemsize
 
 
 def plan_shards(plans: Iterable[TensorPlan], *, max_bytes: int) -> list[list[TensorPlan]]:

@@ -41,10 +41,12 @@ class Transcriber:
             speech.checkpoint.CheckpointError: the folder holds none that can be opened.
         """
         settings = context.settings
-        card = read_card(settings.model)
+        card = read_card(settings.model, base=settings.model_base)
         if settings.model_name:
             card = replace(card, name=settings.model_name)
-        model, tokenizer = open_checkpoint(settings.model, device=settings.device, dtype=settings.dtype)
+        model, tokenizer = open_checkpoint(
+            settings.model, base=settings.model_base, device=settings.device, dtype=settings.dtype
+        )
         engine = Phi4Engine(
             model, tokenizer, settings=DecodeSettings(max_batch_clips=settings.gpu_batch_segments)
         )

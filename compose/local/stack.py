@@ -155,11 +155,11 @@ class Stack:
     def environment(self) -> dict[str, str]:
         """Environment of every service: ours, and where everything is."""
         environment = dict(os.environ)
-        model = environment.get("FONOTECA_MODEL")
-        if (
-            model and Path(model).exists()
-        ):  # services run in `home`, where a relative path means another place
-            environment["FONOTECA_MODEL"] = str(Path(model).absolute())
+        for name in ("FONOTECA_MODEL", "FONOTECA_MODEL_BASE"):
+            folder = environment.get(name)
+            # services run in `home`, where a relative path means another place
+            if folder and Path(folder).exists():
+                environment[name] = str(Path(folder).absolute())
         return environment | {
             "FONOTECA_HOME": str(self.home),
             "FONOTECA_DATABASE_URL": self.database_url,

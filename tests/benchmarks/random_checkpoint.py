@@ -31,6 +31,7 @@ PROJECT_ROOT = Path(__file__).parents[2]
 STD = 0.02
 LORA_RANKS = {"full": (320, 256), "small": (32, 16), "tiny": (10, 8)}
 """Size -> rank of the speech LoRA and of the vision LoRA; alpha is twice the rank, as published."""
+TINY_LORA_RANK = LORA_RANKS["tiny"][0]
 LORA_MODULES = ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
 
 NATIVE_TO_REMOTE = [
