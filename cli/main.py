@@ -25,6 +25,7 @@ COMMAND_MODULES = (
     "cli.status",
     "cli.export",
     "cli.transcribe",
+    "cli.score",
     "cli.model",
     "cli.keys",
     "cli.migrate",
