@@ -105,14 +105,21 @@ class StoredCheckpoint:
             ) from error
 
     def weights_sha256(self, progress: Callable[[int], None] = lambda n_bytes: None) -> str:
-        """SHA-256 over the names and contents of all weight files; `progress` is called with bytes read."""
+        """SHA-256 over the names and contents of all weight files; `progress` is called with bytes read.
+
+        Raises:
+            CheckpointError: a file cannot be read.
+        """
         digest = hashlib.sha256()
         for name, file in self.weight_files.items():
             digest.update(name.encode() + b"\0")
-            with file.open("rb") as opened:
-                while block := opened.read(_HASH_BLOCK_BYTES):
-                    digest.update(block)
-                    progress(len(block))
+            try:
+                with file.open("rb") as opened:
+                    while block := opened.read(_HASH_BLOCK_BYTES):
+                        digest.update(block)
+                        progress(len(block))
+            except OSError as error:
+                raise CheckpointError(f"{file}: cannot be read: {error}") from error
         return digest.hexdigest()
 
 
