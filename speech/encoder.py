@@ -9,6 +9,7 @@ lone clip would be. A clip alone comes out as from the original. The conformer's
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -20,14 +21,14 @@ from transformers.models.phi4_multimodal.modeling_phi4_multimodal import (
 
 
 def encode_audio(
-    audio_embed: Phi4MultimodalAudioEmbedding, features: torch.Tensor, n_frames: torch.Tensor
+    audio_embed: Phi4MultimodalAudioEmbedding, features: torch.Tensor, n_frames: Sequence[int]
 ) -> torch.Tensor:
     """Embeddings that stand in the prompt in place of the audio tokens.
 
     Args:
         audio_embed: the model's `model.embed_tokens_extend.audio_embed`.
         features: [batch, frames, 80] from `speech.features.log_mel`.
-        n_frames: [batch], frames of each clip; at most 4,000 (40 s), past which the positions run out.
+        n_frames: frames of each clip, known to the host; at most 4,000 (40 s), past which the positions run out.
 
     Returns:
         [batch, ceil(frames / 8), hidden] in the encoder's dtype. Rows past ceil(n_frames / 8) mean nothing.
@@ -36,10 +37,12 @@ def encode_audio(
     dtype = audio_embed.up_proj_for_speech.weight.dtype
     hidden = encoder.encoder_embedding(features.to(dtype))
     hidden, lengths = _subsample(encoder.embed, hidden, n_frames)
-    is_key = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
-    bias = encoder.relative_attention_bias_layer(hidden)
-    # The original adds True (1.0) to the bias of every key it keeps; softmax does not see a constant.
-    mask = bias.masked_fill(~is_key[:, None, None, :], torch.finfo(bias.dtype).min)
+    mask = encoder.relative_attention_bias_layer(hidden)
+    if any(length < hidden.shape[1] for length in lengths):
+        ends = torch.tensor(lengths).to(hidden.device)
+        is_padding = torch.arange(hidden.shape[1], device=hidden.device) >= ends[:, None]
+        # The original adds True (1.0) to the bias of every key it keeps; softmax does not see a constant.
+        mask = mask.masked_fill(is_padding[:, None, None, :], torch.finfo(mask.dtype).min)
     for layer in cast("nn.ModuleList", encoder.encoders):
         hidden = layer(hidden, mask)
     hidden = nn.functional.gelu(audio_embed.up_proj_for_speech(hidden))
@@ -48,16 +51,28 @@ def encode_audio(
 
 
 def _subsample(
-    embed: Phi4MultimodalAudioNemoConvSubsampling, hidden: torch.Tensor, n_frames: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+    embed: Phi4MultimodalAudioNemoConvSubsampling, hidden: torch.Tensor, n_frames: Sequence[int]
+) -> tuple[torch.Tensor, list[int]]:
     """The strided convolutions: [batch, frames, 80] -> [batch, ceil(frames / 8), hidden] and the lengths."""
-    lengths = n_frames
+    lengths = list(n_frames)
     grid = hidden.unsqueeze(1)
     for layer in cast("nn.Sequential", embed.conv):
         if isinstance(layer, nn.Conv2d) and layer.stride[0] == 2:
-            inside = torch.arange(grid.shape[2], device=grid.device) < lengths[:, None]
-            grid = grid * inside[:, None, :, None]
-            lengths = (lengths + 1) // 2
+            grid = _without_padding(grid, lengths)
+            lengths = [(length + 1) // 2 for length in lengths]
         grid = layer(grid)
     batch, _, steps, _ = grid.shape
     return embed.out(grid.transpose(1, 2).reshape(batch, steps, -1)), lengths
+
+
+def _without_padding(grid: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    """`grid` [batch, channels, frames, bands] with zeros past each item's length."""
+    if all(length == grid.shape[2] for length in lengths):
+        return grid
+    if torch.is_grad_enabled():  # autograd may need the values as they were
+        ends = torch.tensor(lengths, device=grid.device)
+        inside = torch.arange(grid.shape[2], device=grid.device) < ends[:, None]
+        return grid * inside[:, None, :, None]
+    for row, length in enumerate(lengths):
+        grid[row, :, length:] = 0
+    return grid

@@ -1,51 +1,71 @@
 """Phi-4-multimodal generation for speech: clips in, one hypothesis each out, the same in any batch.
 
-What keeps a clip's text independent of its neighbours: the corrected encoder (`speech/encoder.py`), prompts
-padded on the left with an attention mask and positions counted from each prompt's own start, and greedy choice.
+What keeps a clip's text independent of its neighbours: the corrected encoder (`speech/encoder.py`), slots that do
+not see each other (`speech/decoder.py`), greedy choice, and on a GPU shapes that do not change with the load.
 `tests/speech/test_engine.py` compares every clip alone and in batches, token by token.
 """
 
 from __future__ import annotations
 
-import math
+import itertools
+import logging
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from transformers import DynamicCache, Phi4MultimodalForCausalLM
+from transformers import Phi4MultimodalForCausalLM
 
-from speech.encoder import encode_audio
-from speech.features import SAMPLE_RATE_HZ, WINDOW_SAMPLES, count_audio_tokens, count_frames, log_mel
-from speech.guards import MIN_RESPLIT_S, RESPLIT, RETRIED_FLAGS, flags_for, quietest_cut, token_limit
+from speech.decoder import Decoder
+from speech.features import SAMPLE_RATE_HZ, WINDOW_SAMPLES, count_audio_tokens, count_frames
+from speech.generation import Generated, Generation
+from speech.guards import MIN_RESPLIT_S, RESPLIT, flags_for, keep_doubtful, quietest_cut, token_limit, tripped
 from speech.prompt import PromptIds, Tokenizer, prompt_of, tokenize_prompt
+from speech.prompting import Clip, Job, Prompter, PromptQueue
+from speech.sizing import Sizing, fit_to_device
 
 MAX_CLIP_S = 40.0
 """Longer clips would be cut into encoder chunks that do not see each other: refused."""
 
-Clip = npt.NDArray[np.float32]
+CUDA_SLOTS, CPU_SLOTS = 128, 32
+CUDA_ENCODER_FRAMES, CPU_ENCODER_FRAMES = 48_000, 6_000
+
+log = logging.getLogger(__name__)
+
+Key = TypeVar("Key", bound=Hashable)
 
 
-class ClipError(ValueError):
+class ClipFailed(Exception):
+    """One clip that has no text. The others are not touched."""
+
+
+class ClipError(ClipFailed, ValueError):
     """A clip that cannot be transcribed: wrong shape or type, too short, too long, not finite."""
 
 
-class ScoresNotFinite(ArithmeticError):
+class ScoresNotFinite(ClipFailed, ArithmeticError):
     """The model computed NaN or infinity."""
 
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """How text is generated. Stored with every transcript."""
+    """How text is generated. The text does not depend on the first three."""
 
-    max_batch_clips: int = 16
-    """Clips decoded together."""
+    max_slots: int | None = None
+    """Most clips decoded together; fewer where the device's memory says so. None: 128 on CUDA, 32 on a CPU."""
 
-    max_batch_frames: int = 16 * 3_000
-    """Feature frames (10 ms each) encoded together, padding included."""
+    max_encoder_frames: int | None = None
+    """Most feature frames (10 ms each) encoded together, padding included. None: 48,000 on CUDA; on a CPU 6,000,
+    past which the convolutions' grids fall out of its caches."""
+
+    max_prefill_rows: int = 8_192
+    """Most prompt tokens computed together, padding included."""
+
+    fixed_shapes: bool | None = None
+    """Compute shapes that do not change with the load, so that texts are the same to the bit in any batch, in 16
+    bits too, and a step is one CUDA graph. It costs idle arithmetic while few clips wait. None: on CUDA yes."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +90,11 @@ class Phi4Engine:
     Args:
         model, tokenizer: from `speech.checkpoint.open_checkpoint`.
         prompt: prompt text; None takes the checkpoint's own, or the published card's.
-        settings: batch sizes.
+        settings: batch sizes; the device's memory, measured here, may make them smaller.
 
     Raises:
         speech.prompt.PromptError: the prompt has no place for the audio.
+        torch.OutOfMemoryError: the device has no room for one clip beside the model.
     """
 
     def __init__(
@@ -92,192 +113,249 @@ class Phi4Engine:
             prompt if isinstance(prompt, PromptIds) else tokenize_prompt(self.prompt, tokenizer)
         )
         config = model.config
-        ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-        device = model.device
-        self._end_ids = torch.tensor(ends, device=device)
-        # placeholders of the prompt: never text
-        self._suppressed_ids = torch.tensor(
-            [config.audio_config.audio_token_id, config.vision_config.image_token_id], device=device
+        is_cuda = model.device.type == "cuda"
+        self.fixed_shapes = is_cuda if self.settings.fixed_shapes is None else self.settings.fixed_shapes
+        self._end_ids: list[int] = (
+            config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         )
+        # placeholders of the prompt: never text
+        self._suppressed_ids = [config.audio_config.audio_token_id, config.vision_config.image_token_id]
+        wanted = Sizing(
+            self.settings.max_slots or (CUDA_SLOTS if is_cuda else CPU_SLOTS),
+            self.settings.max_encoder_frames or (CUDA_ENCODER_FRAMES if is_cuda else CPU_ENCODER_FRAMES),
+            self.settings.max_prefill_rows,
+        )
+        self._prompter = Prompter(
+            model, self._prompt_ids, max_frames=wanted.max_encoder_frames, fixed_shapes=self.fixed_shapes
+        )
+        longest = count_audio_tokens(count_frames(int(MAX_CLIP_S * SAMPLE_RATE_HZ)))
+        self._capacity = self._prompter.n_text_tokens + longest + token_limit(MAX_CLIP_S)
+        self._sizing = fit_to_device(
+            model, self._prompter, wanted, capacity=self._capacity, max_clip_s=MAX_CLIP_S
+        )
+        self._prompter.max_frames = self._sizing.max_encoder_frames
+        self._generation = self._make_generation(self._sizing.n_slots)
+
+    @property
+    def n_slots(self) -> int:
+        """Clips decoded together: as many as were asked for, or as fit."""
+        return self._generation.decoder.n_slots
 
     def describe(self) -> dict[str, Any]:
-        """Decode settings as stored with a transcript."""
+        """What the text may depend on, as stored with a transcript."""
         return {
             "method": "greedy",
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": self.model.device.type,
-            **asdict(self.settings),
+            "attention": "flash" if self._generation.decoder.is_flash else "sdpa",
+            "fixed_shapes": self.fixed_shapes,
         }
 
     def transcribe(self, clips: Sequence[Clip]) -> list[Hypothesis]:
         """One hypothesis per clip, in the clips' order.
 
-        A clip whose text loops, overruns or comes too fast is cut in two at its quietest place and tried once
+        A clip whose text trips a guard (`speech.guards`) is cut in two at its quietest place and tried once
         more. Where that goes well its text is the halves' and it carries the flag `resplit`; else it keeps its
-        first text and its flags.
+        first text and its flags, `low_confidence` among them.
 
         Args:
             clips: 1-D float32 arrays, 16 kHz mono in -1..1, 25 ms to 40 s each.
 
         Raises:
             ClipError: naming the clip's position and what is wrong with it. Nothing is transcribed then.
+            ScoresNotFinite: for a clip whose scores are NaN or infinite.
         """
         for position, clip in enumerate(clips):
             check_clip(clip, position)
-        hypotheses = self._transcribe_once(clips)
-        doubtful = [
-            position
-            for position, (clip, hypothesis) in enumerate(zip(clips, hypotheses, strict=True))
-            if RETRIED_FLAGS.intersection(hypothesis.flags) and len(clip) >= MIN_RESPLIT_S * SAMPLE_RATE_HZ
-        ]
-        halves = [half for position in doubtful for half in _halves(clips[position])]
-        retried = self._transcribe_once(halves)
-        for number, position in enumerate(doubtful):
-            first, second = retried[2 * number : 2 * number + 2]
-            if not RETRIED_FLAGS.intersection(first.flags + second.flags):
-                hypotheses[position] = _joined(first, second)
-        return hypotheses
+        found: dict[int, Hypothesis] = {}
+        for position, outcome in self.stream(enumerate(clips), window=len(clips)):
+            if isinstance(outcome, ClipFailed):
+                raise outcome
+            found[position] = outcome
+        return [found[position] for position in range(len(clips))]
 
-    def _transcribe_once(self, clips: Sequence[Clip]) -> list[Hypothesis]:
-        """As `transcribe`, without the second try."""
-        hypotheses: dict[int, Hypothesis] = {}
-        for batch in self._batches(clips):
-            for position, hypothesis in zip(batch, self._decode([clips[i] for i in batch]), strict=True):
-                hypotheses[position] = hypothesis
-        return [hypotheses[position] for position in range(len(clips))]
+    def stream(
+        self, clips: Iterable[tuple[Key, Clip]], *, window: int | None = None
+    ) -> Iterator[tuple[Key, Hypothesis | ClipFailed]]:
+        """As `transcribe`, for clips that come one by one: results as they are finished, in any order.
 
-    def _batches(self, clips: Sequence[Clip]) -> list[list[int]]:
-        """Positions grouped by similar length, longest first: what will not fit in memory fails at once."""
-        order = sorted(range(len(clips)), key=lambda i: -len(clips[i]))
-        batches: list[list[int]] = []
-        for position in order:
-            if batches:
-                widest = count_frames(len(clips[batches[-1][0]]))
-                room = self.settings.max_batch_frames // widest
-                if len(batches[-1]) < min(self.settings.max_batch_clips, room):
-                    batches[-1].append(position)
-                    continue
-            batches.append([position])
-        return batches
+        Args:
+            clips: (key, clip); looked at `window` at a time, when slots are about to come free.
+            window: clips looked at together, sorted by length for speed. None: twice the slots.
 
-    @torch.inference_mode()
-    def _decode(self, clips: Sequence[Clip]) -> list[Hypothesis]:
-        embeddings, attention = self._prompt_embeddings(clips)
-        limits = [token_limit(len(clip) / SAMPLE_RATE_HZ) for clip in clips]
-        steps = self._generate(embeddings, attention, limits)
-        return [
-            self._hypothesis(clip, tokens, logprobs, ended)
-            for clip, (tokens, logprobs, ended) in zip(clips, steps, strict=True)
-        ]
-
-    def _prompt_embeddings(self, clips: Sequence[Clip]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Prompts with the audio in place: [clips, longest, hidden] padded left, and the mask [clips, longest]."""
-        device = self.model.device
-        waveforms = torch.nn.utils.rnn.pad_sequence(
-            [torch.from_numpy(np.ascontiguousarray(clip)) for clip in clips], batch_first=True
-        ).to(device)
-        n_frames = [count_frames(len(clip)) for clip in clips]
-        lengths = torch.tensor(n_frames, device=device)
-        audio = encode_audio(
-            self.model.model.embed_tokens_extend.audio_embed, log_mel(waveforms, lengths), lengths
-        )
-        embed = self.model.model.embed_tokens
-        before, after = (
-            embed(torch.tensor(ids, device=device, dtype=torch.long))
-            for ids in (self._prompt_ids.before, self._prompt_ids.after)
-        )
-        rows = [
-            torch.cat([before, audio[i, : count_audio_tokens(n)].to(before.dtype), after])
-            for i, n in enumerate(n_frames)
-        ]
-        longest = max(len(row) for row in rows)
-        embeddings = before.new_zeros(len(rows), longest, before.shape[1])
-        attention = torch.zeros(len(rows), longest, dtype=torch.long, device=device)
-        for i, row in enumerate(rows):
-            embeddings[i, longest - len(row) :] = row
-            attention[i, longest - len(row) :] = 1
-        return embeddings, attention
-
-    def _generate(
-        self, embeddings: torch.Tensor, attention: torch.Tensor, limits: Sequence[int]
-    ) -> list[tuple[list[int], list[float], bool]]:
-        """Greedy decoding. Per row: tokens with the end token, their log-probabilities, whether it ended.
-
-        A row that has ended leaves the batch, so that one long clip does not hold the others.
+        Yields:
+            (key, hypothesis), or (key, the reason why this clip has none).
         """
-        results: list[tuple[list[int], list[float], bool]] = [([], [], False) for _ in limits]
-        alive = list(range(len(limits)))
-        cache = DynamicCache(config=self.model.config)
-        inputs: dict[str, torch.Tensor] = {"inputs_embeds": embeddings}
-        positions = (attention.cumsum(-1) - 1).clamp(min=0)
+        window = window or 2 * self.n_slots
+        run = _Run(clips)
+        queue = PromptQueue(self._prompter, run.jobs(), window)
         while True:
-            logits = (
-                self.model(
-                    **inputs,
-                    attention_mask=attention,
-                    position_ids=positions,
-                    past_key_values=cache,
-                    use_cache=True,
-                    logits_to_keep=1,
-                )
-                .logits[:, -1]
-                .float()
-            )
-            logits[:, self._suppressed_ids] = -torch.inf
-            chosen_logits, chosen = logits.max(-1)
-            logprobs = (chosen_logits - logits.logsumexp(-1)).tolist()
-            is_end = torch.isin(chosen, self._end_ids).tolist()
-            tokens = chosen.tolist()
-            kept = []
-            for row, position in enumerate(alive):
-                written, scores, _ = results[position]
-                written.append(tokens[row])
-                scores.append(logprobs[row])
-                if is_end[row]:
-                    results[position] = (written, scores, True)
-                elif len(written) < limits[position]:
-                    kept.append(row)
-            if not kept:
-                return results
-            if len(kept) < len(alive):
-                rows = torch.tensor(kept, device=attention.device)
-                cache.batch_select_indices(rows)
-                attention, positions, chosen = attention[rows], positions[rows], chosen[rows]
-                alive = [alive[row] for row in kept]
-            attention = torch.cat([attention, attention.new_ones(len(alive), 1)], dim=-1)
-            positions = positions[:, -1:] + 1
-            inputs = {"input_ids": chosen[:, None]}
+            try:
+                yield from run.rejected()
+                for generated in self._generation.run(queue):
+                    clip = run.clip_of(generated.key)
+                    yield from run.finish(generated.key, self._outcome(clip, generated), queue)
+                    yield from run.rejected()
+                yield from run.rejected()
+                return
+            except torch.OutOfMemoryError:
+                if self.n_slots == 1:
+                    raise
+                lost = self._generation.in_flight
+            except BaseException:
+                self._generation.abandon()
+                raise
+            # outside the handler: the error's traceback would keep the lost batch's tensors alive
+            self._shrink()
+            queue.put_back([Job(key, run.clip_of(key)) for key in lost])
 
-    def _hypothesis(self, clip: Clip, tokens: list[int], logprobs: list[float], ended: bool) -> Hypothesis:
-        mean_logprob = sum(logprobs) / len(logprobs)
-        if not math.isfinite(mean_logprob):
-            raise ScoresNotFinite(
+    def _make_generation(self, n_slots: int) -> Generation:
+        return Generation(
+            Decoder(self.model, n_slots=n_slots, capacity=self._capacity),
+            end_ids=self._end_ids,
+            suppressed_ids=self._suppressed_ids,
+            max_tokens=token_limit(MAX_CLIP_S),
+            max_prefill_rows=self._sizing.max_prefill_rows,
+            fixed_shapes=self.fixed_shapes,
+        )
+
+    def _shrink(self) -> None:
+        """Go on with half the slots: the device had no memory for all of them."""
+        n_slots = self.n_slots // 2
+        log.warning("out_of_memory: going on with %d slots of %d", n_slots, self.n_slots)
+        del self._generation  # its memory is what the new one is made of
+        self._sizing = replace(
+            self._sizing,
+            n_slots=n_slots,
+            max_prefill_rows=max(self._sizing.max_prefill_rows // 2, self._capacity),
+        )
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._generation = self._make_generation(n_slots)
+
+    def _outcome(self, clip: Clip, generated: Generated) -> Hypothesis | ClipFailed:
+        tokens, logprobs = generated.token_ids, generated.logprobs
+        if not generated.is_finite:
+            return ScoresNotFinite(
                 f"the model's scores for a clip of {len(clip) / SAMPLE_RATE_HZ:.1f} s are not finite: its weights "
                 f"may be damaged, or {self.model.dtype} too narrow for them (try FONOTECA_DTYPE=bfloat16)"
             )
-        if ended:
+        mean_logprob = sum(logprobs) / len(logprobs)
+        if generated.ended:
             tokens, logprobs = tokens[:-1], logprobs[:-1]
-        text = self._tokenizer.decode(tokens, skip_special_tokens=True)
+        text = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
         # PostgreSQL's text holds no NUL, which a byte-level vocabulary can write
         text = unicodedata.normalize("NFC", text.replace("\0", "")).strip()
         return Hypothesis(
             text=text,
-            token_ids=tuple(tokens),
-            token_logprobs=tuple(logprobs),
+            token_ids=tokens,
+            token_logprobs=logprobs,
             mean_logprob=mean_logprob,
             flags=flags_for(
                 text,
-                duration_s=len(clip) / SAMPLE_RATE_HZ,
+                clip=clip,
                 n_tokens=len(tokens),
-                ended=ended,
+                ended=generated.ended,
                 mean_logprob=mean_logprob,
+                limit=token_limit(len(clip) / SAMPLE_RATE_HZ),
             ),
         )
 
 
-def _halves(clip: Clip) -> tuple[Clip, Clip]:
-    cut = quietest_cut(clip)
-    return clip[:cut], clip[cut:]
+class _Run(Generic[Key]):
+    """The clips of one `stream`: who they are, and what is still to come for each."""
+
+    def __init__(self, clips: Iterable[tuple[Key, Clip]]) -> None:
+        self._clips = iter(clips)
+        self._numbers = itertools.count()
+        self._open: dict[int, _Open[Key]] = {}
+        self._rejected: list[tuple[Key, ClipFailed]] = []
+
+    def jobs(self) -> Iterator[Job]:
+        """The clips that can be transcribed; the others go to `rejected`."""
+        for key, clip in self._clips:
+            try:
+                check_clip(clip, key)
+            except ClipError as error:
+                self._rejected.append((key, error))
+                continue
+            yield self._add(_Open(key, clip))
+
+    def rejected(self) -> Iterator[tuple[Key, ClipFailed]]:
+        """The clips that were found unfit since the last call."""
+        rejected, self._rejected = self._rejected, []
+        yield from rejected
+
+    def clip_of(self, number: int) -> Clip:
+        return self._open[number].clip
+
+    def finish(
+        self, number: int, outcome: Hypothesis | ClipFailed, queue: PromptQueue
+    ) -> Iterator[tuple[Key, Hypothesis | ClipFailed]]:
+        """Take a clip's outcome: the caller's result, or two halves more to do, or the second half awaited."""
+        job = self._open.pop(number)
+        if job.whole is not None:
+            job.whole.add_half(job.is_second, outcome)
+            if job.whole.is_complete:
+                yield job.key, job.whole.hypothesis()
+        elif (
+            isinstance(outcome, Hypothesis)
+            and tripped(outcome.flags)
+            and len(job.clip) >= MIN_RESPLIT_S * SAMPLE_RATE_HZ
+        ):
+            whole = _Whole(outcome)
+            cut = quietest_cut(job.clip)
+            halves = (job.clip[:cut], False), (job.clip[cut:], True)
+            queue.put_back([self._add(_Open(job.key, half, whole, second)) for half, second in halves])
+        else:
+            yield job.key, _kept(outcome)
+
+    def _add(self, job: _Open[Key]) -> Job:
+        number = next(self._numbers)
+        self._open[number] = job
+        return Job(number, job.clip)
+
+
+@dataclass(frozen=True)
+class _Open(Generic[Key]):
+    """A clip, or half of one, that has no text yet."""
+
+    key: Key
+    clip: Clip
+    whole: _Whole | None = None
+    is_second: bool = False
+
+
+class _Whole:
+    """A clip that is tried again in two halves."""
+
+    def __init__(self, first_try: Hypothesis) -> None:
+        self._first_try = first_try
+        self._halves: dict[bool, Hypothesis | ClipFailed] = {}
+
+    def add_half(self, is_second: bool, outcome: Hypothesis | ClipFailed) -> None:
+        self._halves[is_second] = outcome
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self._halves) == 2
+
+    def hypothesis(self) -> Hypothesis:
+        """The halves' text where neither trips a guard, else the first text, marked as doubtful."""
+        first, second = self._halves[False], self._halves[True]
+        if (
+            isinstance(first, Hypothesis)
+            and isinstance(second, Hypothesis)
+            and not tripped((*first.flags, *second.flags))
+        ):
+            return _joined(first, second)
+        return replace(self._first_try, flags=keep_doubtful(self._first_try.flags))
+
+
+def _kept(outcome: Hypothesis | ClipFailed) -> Hypothesis | ClipFailed:
+    if isinstance(outcome, Hypothesis) and tripped(outcome.flags):
+        return replace(outcome, flags=keep_doubtful(outcome.flags))
+    return outcome
 
 
 def _joined(first: Hypothesis, second: Hypothesis) -> Hypothesis:
@@ -295,16 +373,16 @@ def _joined(first: Hypothesis, second: Hypothesis) -> Hypothesis:
     )
 
 
-def check_clip(clip: Clip, position: int = 0) -> None:
-    """Raise ClipError unless `clip` can be transcribed; `position` names it in the message."""
+def check_clip(clip: Clip, name: object = 0) -> None:
+    """Raise ClipError unless `clip` can be transcribed; `name` stands for it in the message."""
     if clip.ndim != 1 or clip.dtype != np.float32:
-        raise ClipError(f"clip {position}: shape {clip.shape} {clip.dtype}; it must be one row of float32")
+        raise ClipError(f"clip {name}: shape {clip.shape} {clip.dtype}; it must be one row of float32")
     duration_s = len(clip) / SAMPLE_RATE_HZ
     if len(clip) < WINDOW_SAMPLES:
-        raise ClipError(f"clip {position}: {duration_s * 1000:.1f} ms long; at least 25 ms are needed")
+        raise ClipError(f"clip {name}: {duration_s * 1000:.1f} ms long; at least 25 ms are needed")
     if duration_s > MAX_CLIP_S:
         raise ClipError(
-            f"clip {position}: {duration_s:.1f} s long; split it at pauses into {MAX_CLIP_S:.0f} s or less"
+            f"clip {name}: {duration_s:.1f} s long; split it at pauses into {MAX_CLIP_S:.0f} s or less"
         )
     if not np.isfinite(clip).all():
-        raise ClipError(f"clip {position}: holds NaN or infinite samples")
+        raise ClipError(f"clip {name}: holds NaN or infinite samples")

@@ -58,10 +58,10 @@ def log_mel(waveforms: torch.Tensor, n_frames: torch.Tensor) -> torch.Tensor:
         n_frames: [batch], frames of each clip (`count_frames`).
 
     Returns:
-        [batch, max(n_frames), 80], float32, zeros after each clip's last frame.
+        [batch, count_frames(samples), 80], float32, zeros after each clip's last frame.
     """
     window, filters = _constants(waveforms.device)
-    frames = waveforms.unfold(-1, WINDOW_SAMPLES, HOP_SAMPLES)[:, : int(n_frames.max())]
+    frames = waveforms.unfold(-1, WINDOW_SAMPLES, HOP_SAMPLES)
     # within a frame the first sample is its own predecessor
     previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
     emphasised = (frames - PREEMPHASIS * previous) * INT16_SCALE

@@ -34,8 +34,8 @@ def prompt_embeddings(model: Any, clips: list[np.ndarray]) -> tuple[torch.Tensor
     """Prompts with the audio in place, padded on the left, and their mask."""
     waveforms = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(clip) for clip in clips], batch_first=True)
     n_frames = [count_frames(len(clip)) for clip in clips]
-    lengths = torch.tensor(n_frames)
-    audio = encode_audio(model.model.embed_tokens_extend.audio_embed, log_mel(waveforms, lengths), lengths)
+    features = log_mel(waveforms, torch.tensor(n_frames))
+    audio = encode_audio(model.model.embed_tokens_extend.audio_embed, features, n_frames)
     before, after = (model.model.embed_tokens(torch.tensor(ids)) for ids in recorded_prompt())
     rows = [
         torch.cat([before, row[: count_audio_tokens(n)], after])

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from speech import guards_next as guards
-from speech.guards_next import (
+from speech import guards as guards
+from speech.guards import (
     ALARMS,
     LOOP,
     LOW_CONFIDENCE,
