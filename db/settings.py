@@ -77,8 +77,13 @@ class Settings(BaseSettings):
     dtype: str = "auto"
     """Weights' type: float32, bfloat16, float16. `auto`: bfloat16 on CUDA, float32 on a CPU."""
 
-    gpu_batch_segments: int = Field(default=16, ge=1, le=512)
-    """Most segments that one claim of a GPU worker takes."""
+    gpu_slots: int | None = Field(default=None, ge=1, le=1024)
+    """Most segments decoded together. Unset: 128 on CUDA, 32 on a CPU; fewer where the memory, measured when the
+    worker starts, says so."""
+
+    gpu_batch_segments: int | None = Field(default=None, ge=1, le=1024)
+    """Most segments that one claim of a GPU worker takes; it holds two claims at most. Unset: as many as it has
+    slots."""
 
     lease_s: float = Field(default=60.0, gt=0)
     """A worker that has not renewed its lease for so long counts as dead, and its claims go back."""

@@ -1,7 +1,7 @@
 """The Celery application that workers and beat run: `celery -A workers.app worker -Q media`.
 
 Tasks are shells: what they do is in `split.py`, `transcribe.py`, `sweep.py`, testable without a broker. A task
-does one piece of work and ends, so that SIGTERM (warm shutdown) waits for one piece and no more.
+does one piece of work and ends, or stops taking more once SIGTERM (warm shutdown) was sent.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 from celery import signals
+from celery.worker import state
 
 from db.connect import make_engine
 from db.logs import configure_logging
@@ -40,6 +41,12 @@ def _open_transcriber() -> Any:
     return _transcriber
 
 
+def is_shutting_down() -> bool:
+    """Whether this worker process was asked to end."""
+    asked = (state.should_stop, state.should_terminate)
+    return any(exit_code is not None and exit_code is not False for exit_code in asked)
+
+
 @app.task(name=SPLIT_TASK)
 def split() -> None:
     """Split one recording."""
@@ -55,11 +62,11 @@ def split() -> None:
 
 @app.task(name=TRANSCRIBE_TASK)
 def transcribe() -> None:
-    """Transcribe one batch of segments."""
-    from workers.transcribe import DeviceLost, transcribe_batch
+    """Transcribe pending segments, for a minute at most."""
+    from workers.transcribe import DeviceLost, transcribe_pending
 
     try:
-        transcribe_batch(context.current("gpu"), _open_transcriber())
+        transcribe_pending(context.current("gpu"), _open_transcriber(), is_stopping=is_shutting_down)
     except DeviceLost:
         log.exception("device_lost")
         # in order is not possible any more: the claims are back already, and the supervisor starts a new process

@@ -1,10 +1,11 @@
-"""Transcribing one batch of segments: claim, read, generate, store. A plain function; `workers/app.py` makes it
-a task."""
+"""Transcribing pending segments: claim, read, generate, store. A plain function; `workers/app.py` makes it a task."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from sqlalchemy import Connection, text
 
 from db.connect import transaction
+from db.media_store import MediaStore
 from db.queue import claim_segments, count_waiting, store_results
 from db.work import Failure, ModelBinding, SegmentClaim, SegmentResult
 from speech.checkpoint import CheckpointCard, open_checkpoint, read_card
@@ -24,6 +26,14 @@ from workers.context import WorkerContext
 from workers.queue import wake_transcribe
 
 log = structlog.get_logger(__name__)
+
+RUN_LIMIT_S = 60.0
+"""No segment is claimed later than this after the start: the process looks at its messages now and then."""
+READERS = 2
+"""Threads that read audio while the engine works."""
+STORE_SEGMENTS = 64
+STORE_INTERVAL_S = 2.0
+"""Texts are stored once there are so many, or so long after the last ones."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +57,16 @@ class Transcriber:
         model, tokenizer = open_checkpoint(
             settings.model, base=settings.model_base, device=settings.device, dtype=settings.dtype
         )
-        engine = Phi4Engine(
-            model, tokenizer, settings=DecodeSettings(max_batch_clips=settings.gpu_batch_segments)
-        )
+        engine = Phi4Engine(model, tokenizer, settings=DecodeSettings(max_slots=settings.gpu_slots))
         with transaction(context.engine) as tx:
             model_id = register_model(tx.connection, card)
         log.info(
-            "model_opened", model=card.name, weights_sha256=card.weights_sha256, device=str(model.device)
+            "model_opened",
+            model=card.name,
+            weights_sha256=card.weights_sha256,
+            device=str(model.device),
+            dtype=str(model.dtype),
+            slots=engine.n_slots,
         )
         return cls(engine, ModelBinding(model_id, engine.prompt, engine.describe()))
 
@@ -82,118 +95,221 @@ def register_model(connection: Connection, card: CheckpointCard) -> int:
     return model_id
 
 
-def transcribe_batch(context: WorkerContext, transcriber: Transcriber) -> int:
-    """Transcribe one claim of pending segments.
+def never() -> bool:
+    return False
 
-    A segment whose audio cannot be read, or that the engine refuses, fails alone; the rest of the batch goes on.
+
+def transcribe_pending(
+    context: WorkerContext, transcriber: Transcriber, *, is_stopping: Callable[[], bool] = never
+) -> int:
+    """Transcribe pending segments until none waits for this model, or RUN_LIMIT_S is over.
+
+    Segments flow through the engine: the next ones are claimed and their audio is read while others are decoded,
+    and texts are stored as they come. A segment whose audio cannot be read, or that the engine refuses, fails
+    alone.
+
+    Args:
+        is_stopping: asked before each claim; once true, what is claimed is finished and no more is taken.
 
     Returns:
         How many segments were claimed; 0 when none waits for this model.
+
+    Raises:
+        DeviceLost: nothing more can be run on the device. Not the segments' fault: they go back.
     """
-    worker_id = context.session.ensure_alive()
-    with transaction(context.engine) as tx:
-        claims = claim_segments(
-            tx.connection, worker_id, transcriber.binding, limit=context.settings.gpu_batch_segments
-        )
-        if not claims:
-            return 0
-        if count_waiting(tx.connection, cap=1).segments:
-            tx.after_commit(wake_transcribe)  # for a colleague, or for this worker afterwards
-    with context.work():
-        audio, unreadable = _read_audio(context, claims)
-        hypotheses, refused = _generate(transcriber.engine, audio)
-        _store(context, worker_id, hypotheses, unreadable + refused)
-    return len(claims)
+    with ThreadPoolExecutor(READERS, thread_name_prefix="read-audio") as readers, context.work():
+        feed = _Feed(context, transcriber, readers, is_stopping)
+        outcomes = _generate(transcriber.engine, feed)
+        results: list[Outcome] = []
+        stored_at = time.monotonic()
+        for outcome in outcomes:
+            results.append(outcome)
+            if len(results) >= STORE_SEGMENTS or time.monotonic() - stored_at > STORE_INTERVAL_S:
+                _store(context, results)
+                results, stored_at = [], time.monotonic()
+        if results:
+            _store(context, results)
+        feed.raise_error()
+        feed.wake_for_the_rest()
+    return feed.n_claimed
 
 
-Audio = tuple[SegmentClaim, npt.NDArray[np.float32]]
-Failed = tuple[SegmentClaim, Failure]
+Outcome = tuple[SegmentClaim, Hypothesis | Failure]
+Audio = list[tuple[SegmentClaim, npt.NDArray[np.float32] | Failure]]
 
 
-def _read_audio(context: WorkerContext, claims: Sequence[SegmentClaim]) -> tuple[list[Audio], list[Failed]]:
-    by_key: dict[str, list[SegmentClaim]] = {}
-    for claim in claims:
-        by_key.setdefault(claim.working_copy_key, []).append(claim)
-    audio: list[Audio] = []
-    failed: list[Failed] = []
-    for key, group in by_key.items():
-        group.sort(key=lambda claim: claim.start_sample)
+class _Feed:
+    """Claimed segments with their audio, for the engine to take as it has room.
+
+    Iterated by the engine, in whose eyes an error here would be an error of the model: it ends the iteration and
+    is raised by `raise_error` afterwards.
+    """
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        transcriber: Transcriber,
+        readers: ThreadPoolExecutor,
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        self.n_claimed = 0
+        self.refused: list[Outcome] = []
+        self.open: dict[int, tuple[SegmentClaim, npt.NDArray[np.float32]]] = {}
+        """Given to the engine, not yet back."""
+        self._context = context
+        self._binding = transcriber.binding
+        self._limit = context.settings.gpu_batch_segments or transcriber.engine.n_slots
+        self._readers = readers
+        self._is_stopping = is_stopping
+        self._started_at = time.monotonic()
+        self._error: Exception | None = None
+
+    def __iter__(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         try:
-            spans = [Span(claim.start_sample, claim.end_sample) for claim in group]
-            clips = list(read_spans(context.store.open(key), spans))
+            coming = self._claim()
+            while coming:
+                # the audio of the claim after this one is read while this one is decoded
+                audio, coming = coming, []
+                ahead: list[Future[Audio]] | None = None
+                for future in audio:
+                    read = future.result()
+                    if ahead is None:
+                        ahead = self._claim()
+                    for claim, clip in read:
+                        if isinstance(clip, Failure):
+                            self.refused.append((claim, clip))
+                        else:
+                            self.open[claim.segment_id] = claim, clip
+                            yield claim.segment_id, clip
+                coming = ahead or []
         except Exception as error:
-            log.exception("working_copy_unreadable", key=key)
-            reason = f"{group[0].recording_name}: its working copy cannot be read ({error})"
-            failed += [(claim, Failure("working_copy_unreadable", reason, retryable=True)) for claim in group]
-        else:
-            audio += zip(group, clips, strict=True)
-    return audio, failed
+            self._error = error
+
+    def raise_error(self) -> None:
+        """The error that ended the iteration, if one did."""
+        if self._error is not None:
+            raise self._error
+
+    def wake_for_the_rest(self) -> None:
+        """Where segments still wait, for whichever worker is free."""
+        with transaction(self._context.engine) as tx:
+            if self.n_claimed and count_waiting(tx.connection, cap=1).segments:
+                tx.after_commit(wake_transcribe)
+
+    def _claim(self) -> list[Future[Audio]]:
+        """Claim some segments and have their audio read: one piece of work per working copy."""
+        if self._is_stopping() or time.monotonic() - self._started_at > RUN_LIMIT_S:
+            return []
+        worker_id = self._context.session.ensure_alive()
+        with transaction(self._context.engine) as tx:
+            claims = claim_segments(tx.connection, worker_id, self._binding, limit=self._limit)
+            if claims and not self.n_claimed and count_waiting(tx.connection, cap=1).segments:
+                tx.after_commit(wake_transcribe)  # for a colleague
+        if claims:
+            self._context.session.begin_work()  # the claim's limit counts from the last sign of progress
+        self.n_claimed += len(claims)
+        by_key: dict[str, list[SegmentClaim]] = {}
+        for claim in claims:
+            by_key.setdefault(claim.working_copy_key, []).append(claim)
+        return [
+            self._readers.submit(_read_audio, self._context.store, key, group)
+            for key, group in by_key.items()
+        ]
+
+
+def _read_audio(store: MediaStore, key: str, claims: list[SegmentClaim]) -> Audio:
+    """The claimed segments of one working copy, in the order of time."""
+    claims = sorted(claims, key=lambda claim: claim.start_sample)
+    try:
+        spans = [Span(claim.start_sample, claim.end_sample) for claim in claims]
+        return list(zip(claims, read_spans(store.open(key), spans), strict=True))
+    except Exception as error:
+        log.exception("working_copy_unreadable", key=key)
+        reason = f"{claims[0].recording_name}: its working copy cannot be read ({error})"
+        failure = Failure("working_copy_unreadable", reason, retryable=True)
+        return [(claim, failure) for claim in claims]
 
 
 class DeviceLost(Exception):
     """The GPU refuses all further work of this process (an illegal access, a failed assertion): it must end."""
 
 
-def _generate(
-    engine: Phi4Engine, audio: Sequence[Audio]
-) -> tuple[list[tuple[SegmentClaim, Hypothesis]], list[Failed]]:
-    """Hypotheses, and the segments that have none. When a batch fails its halves are tried apart, down to the
-    one segment at fault; out of memory, a half is what fits.
+def _generate(engine: Phi4Engine, feed: _Feed) -> Iterator[Outcome]:
+    """Hypotheses as they are finished, and the reasons of the segments that have none.
 
     Raises:
         DeviceLost: nothing more can be run on the device. Not the segments' fault.
     """
-    if not audio:
-        return [], []
+    clips = iter(feed)
+    has_failed = True
+    while has_failed:
+        has_failed = False
+        stream = engine.stream(clips)
+        while True:
+            try:
+                found = next(stream, None)
+            except torch.AcceleratorError as error:
+                raise DeviceLost(str(error)) from error
+            except Exception as error:
+                log.warning("batch_not_transcribed", segments=len(feed.open), error=str(error))
+                has_failed = True
+                break
+            if found is None:
+                break
+            claim, _ = feed.open.pop(found[0])
+            yield claim, _outcome(claim, found[1])
+        # after an error of a whole batch: each of its segments shows apart whether it is the one at fault
+        while feed.open:
+            claim, clip = feed.open.pop(next(iter(feed.open)))
+            yield claim, _transcribe_alone(engine, claim, clip)
+        refused, feed.refused = feed.refused, []
+        yield from refused
+
+
+def _transcribe_alone(
+    engine: Phi4Engine, claim: SegmentClaim, clip: npt.NDArray[np.float32]
+) -> Hypothesis | Failure:
     try:
-        hypotheses = engine.transcribe([clip for _, clip in audio])
-        return list(zip((claim for claim, _ in audio), hypotheses, strict=True)), []
+        return engine.transcribe([clip])[0]
     except torch.AcceleratorError as error:
         raise DeviceLost(str(error)) from error
     except Exception as error:
-        if len(audio) == 1:
-            claim = audio[0][0]
-            log.exception("segment_not_transcribed", segment_id=claim.segment_id)
-            reason = f"{claim.recording_name}: {type(error).__name__}: {error}"
-            return [], [(claim, Failure("engine_error", reason, retryable=True))]
-        log.warning("batch_not_transcribed", segments=len(audio), error=str(error))
-    # outside the handler: the error's traceback would keep the failed batch's tensors alive
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    middle = len(audio) // 2
-    (done_a, failed_a), (done_b, failed_b) = (
-        _generate(engine, audio[:middle]),
-        _generate(engine, audio[middle:]),
-    )
-    return done_a + done_b, failed_a + failed_b
+        return _outcome(claim, error)
 
 
-def _store(
-    context: WorkerContext,
-    worker_id: int,
-    hypotheses: Sequence[tuple[SegmentClaim, Hypothesis]],
-    failed: Sequence[Failed],
-) -> None:
+def _outcome(claim: SegmentClaim, outcome: Hypothesis | Exception) -> Hypothesis | Failure:
+    if isinstance(outcome, Hypothesis):
+        return outcome
+    log.error("segment_not_transcribed", segment_id=claim.segment_id, exc_info=outcome)
+    reason = f"{claim.recording_name}: {type(outcome).__name__}: {outcome}"
+    return Failure("engine_error", reason, retryable=True)
+
+
+def _store(context: WorkerContext, outcomes: Sequence[Outcome]) -> None:
     results = [
         SegmentResult(
             segment_id=claim.segment_id,
             attempt=claim.attempt,
-            text=hypothesis.text,
-            token_ids=hypothesis.token_ids,
-            token_logprobs=hypothesis.token_logprobs,
-            mean_logprob=hypothesis.mean_logprob,
-            flags=hypothesis.flags,
+            text=outcome.text,
+            token_ids=outcome.token_ids,
+            token_logprobs=outcome.token_logprobs,
+            mean_logprob=outcome.mean_logprob,
+            flags=outcome.flags,
         )
-        for claim, hypothesis in hypotheses
+        for claim, outcome in outcomes
+        if isinstance(outcome, Hypothesis)
     ]
+    failures = [(claim, outcome) for claim, outcome in outcomes if isinstance(outcome, Failure)]
+    worker_id = context.session.ensure_alive()
     with transaction(context.engine) as tx:
         stored = store_results(
-            tx.connection, worker_id, results, failed, max_attempts=context.settings.max_attempts
+            tx.connection, worker_id, results, failures, max_attempts=context.settings.max_attempts
         )
+    context.session.begin_work()  # progress
     log.info(
         "segments_stored",
-        segment_ids=[claim.segment_id for claim, _ in hypotheses],
+        segment_ids=[result.segment_id for result in results],
         stored=stored,
-        late=len(results) + len(failed) - stored,
-        failed=len(failed),
+        late=len(outcomes) - stored,
+        failed=len(failures),
     )

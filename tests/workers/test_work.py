@@ -17,12 +17,13 @@ from db.connect import transaction
 from db.settings import Settings
 from db.uploads import create_upload
 from evaluation.score import score
-from speech.engine import Phi4Engine
+from speech.decoder import Decoder
+from speech.prompting import Prompter
 from workers.context import WorkerContext
 from workers.queue import GPU_QUEUE, MEDIA_QUEUE
 from workers.split import split_one
 from workers.sweep import sweep
-from workers.transcribe import DeviceLost, Transcriber, transcribe_batch
+from workers.transcribe import DeviceLost, Transcriber, transcribe_pending
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 ARCHIVE = SAMPLES / "archive"
@@ -38,7 +39,7 @@ def waiting_messages(settings: Settings, queue: str) -> int:
 def transcribe_all(context: WorkerContext, transcriber: Transcriber) -> None:
     while split_one(context):
         pass
-    while transcribe_batch(context, transcriber):
+    while transcribe_pending(context, transcriber):
         pass
 
 
@@ -73,7 +74,7 @@ def test_a_batch_is_taken_across_recordings(
     for _ in range(2):
         make_recording(media=ARCHIVE / "rua-con-ruido.wav")
         assert split_one(context)
-    assert transcribe_batch(context, transcriber) == len(query("SELECT id FROM segments"))
+    assert transcribe_pending(context, transcriber) == len(query("SELECT id FROM segments"))
     texts = query("SELECT array_agg(text ORDER BY index) AS texts FROM segments GROUP BY recording_id")
     assert len(texts) == 2
     assert texts[0] == texts[1]
@@ -150,14 +151,14 @@ def test_one_segment_that_the_engine_refuses_does_not_take_the_batch_along(
     make_recording(media=ARCHIVE / "noticias-2026-11-20.mp3")
     assert split_one(context)
     bad = query("SELECT end_sample - start_sample FROM segments ORDER BY index LIMIT 1")[0][0]
-    transcribe = Phi4Engine.transcribe
+    embed = Prompter.embed
 
-    def refuse_one(self: Phi4Engine, clips: list[np.ndarray]) -> Any:
+    def refuse_one(self: Prompter, clips: list[np.ndarray]) -> Any:
         if any(len(clip) == bad for clip in clips):
             raise RuntimeError("this one is bad")
-        return transcribe(self, clips)
+        return embed(self, clips)
 
-    monkeypatch.setattr(Phi4Engine, "transcribe", refuse_one)
+    monkeypatch.setattr(Prompter, "embed", refuse_one)
     transcribe_all(context, transcriber)
     assert query("SELECT state FROM recordings") == [("partial",)]
     failed = query("SELECT failure_code, failures FROM segments WHERE state = 'failed'")
@@ -180,9 +181,9 @@ def test_what_breaks_off_goes_back_at_once(
     with monkeypatch.context() as patched:
         patched.setattr("workers.transcribe.store_results", no_room)
         with pytest.raises(OSError, match="no room"):
-            transcribe_batch(context, transcriber)
+            transcribe_pending(context, transcriber)
     assert query("SELECT DISTINCT state, losses FROM segments") == [("pending", 1)]
-    assert transcribe_batch(context, transcriber) == 1
+    assert transcribe_pending(context, transcriber) == 1
     assert query("SELECT state FROM recordings") == [("completed",)]
 
 
@@ -199,10 +200,34 @@ def test_a_lost_device_gives_the_claims_back_and_fails_no_segment(
     def broken(*_: Any) -> Any:
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(Phi4Engine, "transcribe", broken)
+    monkeypatch.setattr(Decoder, "step", broken)
     with pytest.raises(DeviceLost, match="illegal memory access"):
-        transcribe_batch(context, transcriber)
+        transcribe_pending(context, transcriber)
     assert query("SELECT DISTINCT state, failures FROM segments") == [("pending", 0)]
+
+
+def test_claims_follow_one_another_without_a_pause_and_stop_when_asked(
+    context: WorkerContext, transcriber: Transcriber, make_recording: Make, query: Query
+) -> None:
+    """One run takes claim after claim; asked to stop, it finishes what it holds."""
+    context.settings.gpu_batch_segments = 2
+    make_recording(media=ARCHIVE / "noticias-2026-11-20.mp3")
+    assert split_one(context)
+    total = query("SELECT count(*) FROM segments")[0][0]
+    assert total > 4
+    claims = 0
+
+    def after_two_claims() -> bool:
+        nonlocal claims
+        claims += 1
+        return claims > 2
+
+    assert transcribe_pending(context, transcriber, is_stopping=after_two_claims) == 4
+    states = dict(query("SELECT state, count(*) FROM segments GROUP BY state"))
+    assert states == {"done": 4, "pending": total - 4}
+    assert transcribe_pending(context, transcriber) == total - 4
+    assert query("SELECT state FROM recordings") == [("completed",)]
+    assert query("SELECT DISTINCT losses, failures FROM segments") == [(0, 0)]
 
 
 def test_scores_that_are_not_finite_fail_their_segment_with_the_reason(
@@ -217,7 +242,7 @@ def test_scores_that_are_not_finite_fail_their_segment_with_the_reason(
     weight = transcriber.engine.model.model.norm.weight
     monkeypatch.setattr(weight, "data", weight.data * float("nan"))
     for _ in range(context.settings.max_attempts):
-        transcribe_batch(context, transcriber)
+        transcribe_pending(context, transcriber)
     reasons = query("SELECT state, failure_reason FROM segments")
     assert reasons[0].state == "failed"
     assert "not finite" in reasons[0].failure_reason
