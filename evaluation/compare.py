@@ -21,6 +21,7 @@ from evaluation.bootstrap import (
     two_sided_p,
     two_sided_t,
 )
+from evaluation.chart import Residual, student_z
 from evaluation.counts import Counts, EditCounts, ScoreError, check_lengths, count_many_words, group_indices
 from evaluation.matched_pairs import MatchedPairs, matched_pairs
 from evaluation.score import Normalizer, basic_normalizer, normalize_texts
@@ -60,6 +61,20 @@ class Difference:
     def relative(self) -> float:
         """The difference as a share of a's rate."""
         return self.value / self.a.rate if self.a.rate else math.copysign(math.inf, self.value)
+
+    @property
+    def residual(self) -> Residual:
+        """For the chart, where a is the accepted baseline.
+
+        All of its error lasts: both runs hear the same utterances every night, and a model that decodes the same
+        way every night repeats its luck, too.
+        """
+        return Residual(
+            value=self.value,
+            standard_error=self.standard_error,
+            lasting_error=self.standard_error,
+            z=student_z(self.value, self.standard_error, max(1, self.n_clusters_changed - 1)),
+        )
 
     @property
     def direction(self) -> Direction:

@@ -46,7 +46,9 @@ def read_utterances(path: Path, column: str = "text") -> Utterances:
     text = _read(path)
     kind = path.suffix.lower()
     if kind == ".json":
-        raise UtteranceFileError(f"{path}: one JSON document; write one object a line, and name the file .jsonl")
+        raise UtteranceFileError(
+            f"{path}: one JSON document; write one object a line, and name the file .jsonl"
+        )
     if kind in (".jsonl", ".ndjson"):
         return _identified(path, list(_json_rows(path, text, column)))
     if kind in (".csv", ".tsv"):
