@@ -5,7 +5,7 @@ from __future__ import annotations
 import jiwer
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.counts import (
@@ -18,9 +18,13 @@ from evaluation.counts import (
     group_indices,
 )
 
+steady = settings(deadline=None, derandomize=True)
+"""A busy machine fails no example, and every run tries the same ones."""
+
 TEXTS = st.lists(st.sampled_from(["o", "vento", "ñandú", "choveu", "á"]), max_size=12).map(" ".join)
 
 
+@steady
 @given(pairs=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=20))
 def test_counts_of_each_utterance_are_jiwers_to_the_last_digit(pairs: list[tuple[str, str]]) -> None:
     refs, hyps = [ref for ref, _ in pairs], [hyp for _, hyp in pairs]
