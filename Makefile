@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo up test lint format clean sample-archive
+.PHONY: help install demo up test lint format clean sample-archive bench-engine bench-checkpoint
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ lint: install ## Check style, types and who imports whom
 format: install ## Put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-engine: install ## Time the engine beside the card's way and padded generate() (BENCH_ARGS="--json FILE")
+	@$(BIN)/python -m tests.benchmarks.engine $(BENCH_ARGS)
+
+bench-checkpoint: install ## Write, open and convert a random checkpoint of full size; needs 22 GB of disk (BENCH_ARGS)
+	@$(BIN)/python -m tests.benchmarks.full_size $(BENCH_ARGS)
 
 sample-archive: install ## Make samples/ anew from the test sentences
 	$(BIN)/python -m training.sample_archive

@@ -86,7 +86,8 @@ def _measure_workspace(
             decoder.prefill(prompts[:n_together], range(n_together), n_rows=rows)
             torch.cuda.synchronize(model.device)
             peak = torch.cuda.max_memory_allocated(model.device) - before
-            return Sizing(wanted.n_slots, frames, rows), peak
+            slots = (n_together + 1) * Decoder.slot_bytes(model, capacity)
+            return Sizing(wanted.n_slots, frames, rows), peak - slots
         except torch.OutOfMemoryError:
             if frames <= len(clip) // 160 and rows <= capacity:
                 raise

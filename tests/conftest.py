@@ -62,7 +62,13 @@ def plain_logs() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first: what is marked slow runs at the end, in its own order."""
+    """Fast tests first: what is marked slow runs at the end, in its own order. What needs a GPU is left out without."""
+    if on_gpu := [item for item in items if item.get_closest_marker("gpu")]:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in on_gpu:
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 

@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.engine                     what this machine can do: demo and small model on a CPU,
                                                           the full size with random weights on a GPU
-    python -m tests.benchmarks.engine --model tiny        the whole course of the GPU run in a minute on a CPU
+    python -m tests.benchmarks.engine --course full --model tiny --slots 4 8
+                                                          the course of the GPU, small enough for a CPU
 
 The ways: *card*, one clip at a time through transformers' feature extractor and `generate()`, as the model card
 does; *padded*, `generate()` on padded batches of sorted clips (given the engine's prompt embeddings, because
@@ -20,7 +21,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,14 @@ from speech.engine import Clip, DecodeSettings, Phi4Engine
 from speech.features import SAMPLE_RATE_HZ, count_audio_tokens, count_frames
 from speech.guards import token_limit
 from speech.prompt import PromptIds
+from tests.benchmarks.exactness import alone_and_together, demo_exactness
 from tests.benchmarks.floor import Floor, measure_device
 from tests.benchmarks.random_checkpoint import CONFIGS, random_model
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
 TOKENS_PER_SECOND = 115 / 30
 """Forced with random weights, which never end a text by themselves: what broadcast speech takes."""
-ROUNDS = 3
+ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,10 @@ class Subject:
         return Phi4Engine(
             self.model, self.tokenizer, prompt=self.prompt, settings=DecodeSettings(max_slots=slots)
         )
+
+
+def taken_s(clips: Sequence[Clip]) -> float:
+    return sum(map(_seconds, clips))
 
 
 def _seconds(clip: Clip) -> float:
@@ -264,7 +270,14 @@ def _cut(subject: Subject, tokens: list[int], limit: int) -> tuple[int, ...]:
 
 
 def compare(
-    subject: Subject, clips: Sequence[Clip], label: str, *, slots: int | None, card_clips: int, rounds: int
+    subject: Subject,
+    clips: Sequence[Clip],
+    label: str,
+    *,
+    slots: int | None,
+    card_clips: int,
+    rounds: int,
+    with_padded: bool = True,
 ) -> list[Measured]:
     """All ways over the clips, in turns."""
     engine = subject.engine(slots)
@@ -276,22 +289,27 @@ def compare(
     }
     if not card_clips:
         del ways["card"]
+    if not with_padded:
+        del ways["padded"]
     walls: dict[str, list[float]] = {way: [] for way in ways}
     cpus: dict[str, list[float]] = {way: [] for way in ways}
     texts: dict[str, list[tuple[int, ...]]] = {}
     with forced_lengths(subject.is_random):
-        engine_way(engine, clips[: min(len(clips), engine.n_slots)])  # warm: kernels, graph, allocator
+        is_cuda = engine.model.device.type == "cuda"
+        # warm: on CUDA kernels, graph and allocator for the shapes to come
+        engine_way(engine, clips[: engine.n_slots if is_cuda else 2])
         for number in range(rounds):
-            for way, (run, _, _) in ways.items():
+            for way, (run, taken, _) in ways.items():
                 if way == "card" and number:
                     continue  # the slowest by far: once, between the others' rounds
                 _wait(engine.model.device)
+                print(f"{subject.name} {label}, {taken_s(taken):.0f} s: {way}", flush=True)
                 start, start_cpu = time.perf_counter(), time.process_time()
                 texts[way] = run()
                 _wait(engine.model.device)
                 walls[way].append(time.perf_counter() - start)
                 cpus[way].append(time.process_time() - start_cpu)
-        parts = time_parts(engine, clips)
+        parts = time_parts(engine, clips) if is_cuda or len(clips) <= 48 else {}
     found = []
     for way, (_, taken, batch) in ways.items():
         same = sum(a == b for a, b in zip(texts[way], texts["engine"], strict=False))
@@ -301,7 +319,7 @@ def compare(
                 clips=label,
                 way=way,
                 batch=batch,
-                audio_s=sum(map(_seconds, taken)),
+                audio_s=taken_s(taken),
                 wall_s=statistics.median(walls[way]),
                 cpu_s=statistics.median(cpus[way]),
                 tokens=sum(map(len, texts[way])),
@@ -356,58 +374,57 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def run_cpu(arguments: argparse.Namespace) -> list[Measured]:
-    device = torch.device("cpu")
+def run_demo_course(arguments: argparse.Namespace, device: torch.device) -> list[Measured]:
+    """The demo model on speech, and a random model of 165 M parameters on sound of many lengths."""
+    slots = arguments.slots[0] if arguments.slots else None
     found = []
     if arguments.model in (None, "demo"):
         clips = demo_clips(arguments.clips or 200)
         found += compare(
-            open_demo(device), clips, "2-29 s", slots=arguments.slots[0] if arguments.slots else None,
-            card_clips=len(clips), rounds=arguments.rounds,
-        )  # fmt: skip
-    if arguments.model in (None, "small", "tiny"):
-        size = arguments.model or "small"
-        clips = noise_clips(mixed_durations(arguments.clips or 32))
-        found += compare(
-            open_random(size, device), clips, "2-30 s", slots=arguments.slots[0] if arguments.slots else None,
-            card_clips=min(8, len(clips)), rounds=arguments.rounds,
-        )  # fmt: skip
+            open_demo(device), clips, "2-29 s", slots=slots, card_clips=len(clips), rounds=arguments.rounds
+        )
+    if arguments.model != "demo":
+        clips = noise_clips(mixed_durations(arguments.clips or 12))
+        subject = open_random(arguments.model or "small", device)
+        found += compare(subject, clips, "2-30 s", slots=slots, card_clips=4, rounds=arguments.rounds)
     return found
 
 
-def run_cuda(arguments: argparse.Namespace, device: torch.device) -> tuple[list[Measured], dict[str, Any]]:
-    rates = measure_device(device)
+def run_full_course(
+    arguments: argparse.Namespace, device: torch.device
+) -> tuple[list[Measured], dict[str, Any]]:
+    """Random weights of one size, clips of 30 s and of 2 to 30 s, several batch sizes, beside the floor."""
     subject = open_random(arguments.model or "full", device)
+    rates = measure_device(device, subject.model.dtype)
     floor = Floor(subject.model.config, subject.model.dtype, rates)
     found: list[Measured] = []
-    for slots in arguments.slots or (32, 64, 128, 256):
+    batches = arguments.slots or [32, 64, 128, 256]
+    reference = 128 if 128 in batches else batches[-1]
+    for slots in batches:
         n = arguments.clips or 3 * slots
         for label, durations in (("30 s", [30.0] * n), ("2-30 s", mixed_durations(n))):
-            clips = noise_clips(durations)
-            # once is enough of the slow ways
-            is_reference = slots == 128
             try:
                 rows = compare(
-                    subject, clips, label, slots=slots, card_clips=6 if is_reference else 0,
-                    rounds=1 if slots > 128 else 2,
-                )  # fmt: skip
+                    subject,
+                    noise_clips(durations),
+                    label,
+                    slots=slots,
+                    card_clips=6 if slots == reference else 0,  # the slow ways once
+                    rounds=arguments.rounds,
+                    with_padded=slots == reference,
+                )
             except torch.OutOfMemoryError as error:
                 print(f"{slots} slots, {label}: {error}", flush=True)
                 release()
                 continue
             for row in rows:
                 least = floor.seconds(durations[: row.of], row.batch, TOKENS_PER_SECOND)
-                found.append(Measured(**{**asdict(row), "floor_share": least / row.wall_s}))
+                found.append(replace(row, floor_share=least / row.wall_s))
                 print(describe(found[-1]), flush=True)
             release()
-    return found, asdict(rates)
-
-
-def check_exactness(device: torch.device) -> dict[str, Any]:
-    """On this device: clips alone against clips in batches, token for token and to the bit, per type."""
-    from tests.benchmarks.exactness import compare_alone_and_batched
-
-    return compare_alone_and_batched(device)
+    with forced_lengths(True):
+        exactness = alone_and_together(subject.engine(reference), noise_clips(mixed_durations(8)))
+    return found, {"rates": asdict(rates), "exactness": {f"{subject.name}, {subject.model.dtype}": exactness}}
 
 
 def describe(row: Measured) -> str:
@@ -439,9 +456,20 @@ def table(rows: Sequence[Measured]) -> str:
     return "\n".join(lines)
 
 
+def cpu_name() -> str:
+    """The processor's model, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.machine()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", choices=["demo", *CONFIGS], help="default: all that suit the device")
+    parser.add_argument("--course", choices=["demo", "full"], help="default: full on CUDA, else demo")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--slots", type=int, nargs="*")
     parser.add_argument("--clips", type=int, help="clips per set")
@@ -451,21 +479,24 @@ def main() -> None:
     parser.add_argument("--skip-exactness", action="store_true")
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
+    transformers.logging.set_verbosity_error()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = pick_device(arguments.device)
+    course = arguments.course or ("full" if device.type == "cuda" else "demo")
     machine: dict[str, Any] = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
-    if device.type == "cuda":
-        rows, machine["rates"] = run_cuda(arguments, device)
+    if course == "full":
+        rows, more = run_full_course(arguments, device)
     else:
-        rows = run_cpu(arguments)
+        rows, more = run_demo_course(arguments, device), {"exactness": {}}
+    machine |= more
     if not arguments.skip_exactness:
-        machine["exactness"] = check_exactness(device)
+        machine["exactness"] |= demo_exactness(device)
     if arguments.json:
         figures = [{**asdict(row), "rtfx": row.rtfx} for row in rows]
         arguments.json.write_text(json.dumps({"machine": machine, "rows": figures}, indent=1) + "\n")

@@ -7,7 +7,8 @@ Counted from the model's shapes, at rates measured in the same run: each matrix 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,25 +28,27 @@ class DeviceRates:
     """Read and written by a large copy, per second."""
 
 
-def measure_device(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> DeviceRates:
-    """Rates of a matrix product of 8,192 and a copy of 4 GiB: medians of ten."""
-    a, b = (torch.randn(8192, 8192, device=device, dtype=dtype) for _ in range(2))
-    flops = 2 * 8192**3 / _median_seconds(lambda: a @ b)
-    block = torch.empty(1 << 31, dtype=torch.int8, device=device)
+def measure_device(device: torch.device, dtype: torch.dtype) -> DeviceRates:
+    """Rates of a large matrix product and a large copy: medians of ten."""
+    side, n_bytes = (8192, 1 << 31) if device.type == "cuda" else (1024, 1 << 27)
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    flops = 2 * side**3 / _median_seconds(device, lambda: a @ b)
+    block = torch.zeros(n_bytes, dtype=torch.int8, device=device)
     target = torch.empty_like(block)
-    return DeviceRates(flops, 2 * len(block) / _median_seconds(lambda: target.copy_(block)))
+    return DeviceRates(flops, 2 * n_bytes / _median_seconds(device, lambda: target.copy_(block)))
 
 
-def _median_seconds(work: Any) -> float:
+def _median_seconds(device: torch.device, work: Callable[[], object]) -> float:
     times = []
     for number in range(13):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        start = time.perf_counter()
         work()
-        end.record()
-        end.synchronize()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         if number >= 3:
-            times.append(start.elapsed_time(end) / 1000)
+            times.append(time.perf_counter() - start)
     return statistics.median(times)
 
 
