@@ -266,19 +266,21 @@ class Decoder:
         return self._scores(hidden[last.to(self.device)])
 
     def _masked_step(self, lengths: torch.Tensor, n: int, n_keys: int) -> Attend:
+        n_batched, n_group = n * self._n_kv_heads, self._n_heads // self._n_kv_heads
         is_hidden = torch.arange(n_keys, device=self.device) > lengths[:, None]
-        mask = torch.zeros(n, n_keys, dtype=self.dtype, device=self.device)
-        mask = mask.masked_fill_(is_hidden, -torch.inf)[:, None, None]
+        mask = torch.zeros(n, n_keys, dtype=self.dtype, device=self.device).masked_fill_(
+            is_hidden, -torch.inf
+        )
+        mask = mask[:, None, None].expand(n, self._n_kv_heads, n_group, n_keys).reshape(-1, n_group, n_keys)
 
         def attend(layer: int, queries: torch.Tensor, _: torch.Tensor, __: torch.Tensor) -> torch.Tensor:
-            mixed = functional.scaled_dot_product_attention(
-                queries.reshape(n, self._n_kv_heads, -1, self._head_size),
-                self._keys[layer][:n, :, :n_keys],
-                self._values[layer][:n, :, :n_keys],
-                attn_mask=mask,
-                scale=self._scale,
-            )
-            return mixed.reshape(n, -1)
+            # two batched products: the fused kernel is made for many queries and is slower with one
+            keys = self._keys[layer][:n].flatten(0, 1)[:, :n_keys]
+            values = self._values[layer][:n].flatten(0, 1)[:, :n_keys]
+            grouped = queries.reshape(n_batched, n_group, self._head_size)
+            weights = torch.baddbmm(mask, grouped, keys.transpose(1, 2), alpha=self._scale)
+            weights = weights.softmax(-1, dtype=torch.float32).to(self.dtype)
+            return torch.bmm(weights, values).view(n, -1)
 
         return attend
 
