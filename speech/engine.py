@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import unicodedata
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -23,7 +23,7 @@ from speech.features import SAMPLE_RATE_HZ, WINDOW_SAMPLES, count_audio_tokens, 
 from speech.generation import Generated, Generation
 from speech.guards import MIN_RESPLIT_S, RESPLIT, flags_for, keep_doubtful, quietest_cut, token_limit, tripped
 from speech.prompt import PromptIds, Tokenizer, prompt_of, tokenize_prompt
-from speech.prompting import Clip, Job, Prompter, PromptQueue
+from speech.prompting import Clip, Job, Prompter, PromptQueue, never
 from speech.sizing import Sizing, fit_to_device
 
 MAX_CLIP_S = 40.0
@@ -175,20 +175,26 @@ class Phi4Engine:
         return [found[position] for position in range(len(clips))]
 
     def stream(
-        self, clips: Iterable[tuple[Key, Clip]], *, window: int | None = None
+        self,
+        clips: Iterable[tuple[Key, Clip]],
+        *,
+        window: int | None = None,
+        is_stopping: Callable[[], bool] = never,
     ) -> Iterator[tuple[Key, Hypothesis | ClipFailed]]:
         """As `transcribe`, for clips that come one by one: results as they are finished, in any order.
 
         Args:
             clips: (key, clip); looked at `window` at a time, when slots are about to come free.
             window: clips looked at together, sorted by length for speed. None: twice the slots.
+            is_stopping: asked when slots are free; once true, no clip is begun any more, and those that were
+                not have no result.
 
         Yields:
             (key, hypothesis), or (key, the reason why this clip has none).
         """
         window = window or 2 * self.n_slots
         run = _Run(clips)
-        queue = PromptQueue(self._prompter, run.jobs(), window)
+        queue = PromptQueue(self._prompter, run.jobs(), window, is_stopping)
         while True:
             try:
                 yield from run.rejected()
@@ -220,18 +226,26 @@ class Phi4Engine:
         )
 
     def _shrink(self) -> None:
-        """Go on with half the slots: the device had no memory for all of them."""
-        n_slots = self.n_slots // 2
-        log.warning("out_of_memory: going on with %d slots of %d", n_slots, self.n_slots)
+        """Go on with half the slots, or fewer: the device had no memory for all of them.
+
+        Raises:
+            torch.OutOfMemoryError: not even one slot fits.
+        """
+        n_slots, rows = self.n_slots, self._sizing.max_prefill_rows
         del self._generation  # its memory is what the new one is made of
-        self._sizing = replace(
-            self._sizing,
-            n_slots=n_slots,
-            max_prefill_rows=max(self._sizing.max_prefill_rows // 2, self._capacity),
-        )
-        if self.model.device.type == "cuda":
-            torch.cuda.empty_cache()
-        self._generation = self._make_generation(n_slots)
+        while True:
+            n_slots, rows = n_slots // 2, max(rows // 2, self._capacity)
+            self._sizing = replace(self._sizing, n_slots=n_slots, max_prefill_rows=rows)
+            if self.model.device.type == "cuda":
+                torch.cuda.empty_cache()
+            try:
+                self._generation = self._make_generation(n_slots)
+            except torch.OutOfMemoryError:
+                if n_slots == 1:
+                    raise
+            else:
+                log.warning("out of memory: going on with %d slots", n_slots)
+                return
 
     def _outcome(self, clip: Clip, generated: Generated) -> Hypothesis | ClipFailed:
         tokens, logprobs = generated.token_ids, generated.logprobs

@@ -8,7 +8,7 @@ that no short clip waits for ever behind longer ones.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,10 @@ Clip = npt.NDArray[np.float32]
 
 BUCKET_FRAMES = 500
 """With fixed shapes a clip is padded to a multiple of this: its shape then depends on its own length alone."""
+
+
+def never() -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -114,12 +118,20 @@ class PromptQueue:
         prompter: encodes them.
         jobs: the clips; looked at as needed, `window` at a time.
         window: clips that are sorted by length together.
+        is_stopping: once true, what waits is forgotten and no more is taken.
     """
 
-    def __init__(self, prompter: Prompter, jobs: Iterator[Job], window: int) -> None:
+    def __init__(
+        self,
+        prompter: Prompter,
+        jobs: Iterator[Job],
+        window: int,
+        is_stopping: Callable[[], bool] = never,
+    ) -> None:
         self._prompter = prompter
         self._jobs = jobs
         self._window = window
+        self._is_stopping = is_stopping
         self._is_exhausted = False
         self._waiting: deque[Job] = deque()
         self._ready: deque[Prompt] = deque()
@@ -140,6 +152,10 @@ class PromptQueue:
         Raises:
             torch.OutOfMemoryError: not even one clip can be encoded.
         """
+        if self._is_stopping():
+            self._is_exhausted = True
+            self._waiting.clear()
+            self._ready.clear()
         while len(self._ready) < most:
             if not self._waiting:
                 self._look_ahead()

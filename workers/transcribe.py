@@ -16,11 +16,12 @@ from sqlalchemy import Connection, text
 
 from db.connect import transaction
 from db.media_store import MediaStore
-from db.queue import claim_segments, count_waiting, store_results
+from db.queue import claim_segments, count_waiting, return_claims, store_results
 from db.work import Failure, ModelBinding, SegmentClaim, SegmentResult
 from speech.checkpoint import CheckpointCard, open_checkpoint, read_card
 from speech.cut import Span
 from speech.engine import DecodeSettings, Hypothesis, Phi4Engine
+from speech.prompting import never
 from speech.working_copy import read_spans
 from workers.context import WorkerContext
 from workers.queue import wake_transcribe
@@ -95,10 +96,6 @@ def register_model(connection: Connection, card: CheckpointCard) -> int:
     return model_id
 
 
-def never() -> bool:
-    return False
-
-
 def transcribe_pending(
     context: WorkerContext, transcriber: Transcriber, *, is_stopping: Callable[[], bool] = never
 ) -> int:
@@ -109,7 +106,7 @@ def transcribe_pending(
     alone.
 
     Args:
-        is_stopping: asked before each claim; once true, what is claimed is finished and no more is taken.
+        is_stopping: once true, what the engine has begun is finished, and the rest of what is claimed goes back.
 
     Returns:
         How many segments were claimed; 0 when none waits for this model.
@@ -119,7 +116,7 @@ def transcribe_pending(
     """
     with ThreadPoolExecutor(READERS, thread_name_prefix="read-audio") as readers, context.work():
         feed = _Feed(context, transcriber, readers, is_stopping)
-        outcomes = _generate(transcriber.engine, feed)
+        outcomes = _generate(transcriber.engine, feed, is_stopping)
         results: list[Outcome] = []
         stored_at = time.monotonic()
         for outcome in outcomes:
@@ -130,7 +127,7 @@ def transcribe_pending(
         if results:
             _store(context, results)
         feed.raise_error()
-        feed.wake_for_the_rest()
+        feed.end()
     return feed.n_claimed
 
 
@@ -158,7 +155,7 @@ class _Feed:
         """Given to the engine, not yet back."""
         self._context = context
         self._binding = transcriber.binding
-        self._limit = context.settings.gpu_batch_segments or transcriber.engine.n_slots
+        self.limit = context.settings.gpu_batch_segments or transcriber.engine.n_slots
         self._readers = readers
         self._is_stopping = is_stopping
         self._started_at = time.monotonic()
@@ -190,9 +187,11 @@ class _Feed:
         if self._error is not None:
             raise self._error
 
-    def wake_for_the_rest(self) -> None:
-        """Where segments still wait, for whichever worker is free."""
+    def end(self) -> None:
+        """Give back what was claimed and not begun, and where segments still wait, wake whichever worker is free."""
         with transaction(self._context.engine) as tx:
+            if self._is_stopping():
+                return_claims(tx.connection, self._context.session.worker_id)
             if self.n_claimed and count_waiting(tx.connection, cap=1).segments:
                 tx.after_commit(wake_transcribe)
 
@@ -202,7 +201,7 @@ class _Feed:
             return []
         worker_id = self._context.session.ensure_alive()
         with transaction(self._context.engine) as tx:
-            claims = claim_segments(tx.connection, worker_id, self._binding, limit=self._limit)
+            claims = claim_segments(tx.connection, worker_id, self._binding, limit=self.limit)
             if claims and not self.n_claimed and count_waiting(tx.connection, cap=1).segments:
                 tx.after_commit(wake_transcribe)  # for a colleague
         if claims:
@@ -231,10 +230,11 @@ def _read_audio(store: MediaStore, key: str, claims: list[SegmentClaim]) -> Audi
 
 
 class DeviceLost(Exception):
-    """The GPU refuses all further work of this process (an illegal access, a failed assertion): it must end."""
+    """The GPU refuses all further work of this process (an illegal access, a failed assertion, or no memory even for
+    one clip because others took it): it must end."""
 
 
-def _generate(engine: Phi4Engine, feed: _Feed) -> Iterator[Outcome]:
+def _generate(engine: Phi4Engine, feed: _Feed, is_stopping: Callable[[], bool]) -> Iterator[Outcome]:
     """Hypotheses as they are finished, and the reasons of the segments that have none.
 
     Raises:
@@ -244,11 +244,11 @@ def _generate(engine: Phi4Engine, feed: _Feed) -> Iterator[Outcome]:
     has_failed = True
     while has_failed:
         has_failed = False
-        stream = engine.stream(clips)
+        stream = engine.stream(clips, window=feed.limit, is_stopping=is_stopping)
         while True:
             try:
                 found = next(stream, None)
-            except torch.AcceleratorError as error:
+            except (torch.AcceleratorError, torch.OutOfMemoryError) as error:
                 raise DeviceLost(str(error)) from error
             except Exception as error:
                 log.warning("batch_not_transcribed", segments=len(feed.open), error=str(error))
@@ -259,7 +259,7 @@ def _generate(engine: Phi4Engine, feed: _Feed) -> Iterator[Outcome]:
             claim, _ = feed.open.pop(found[0])
             yield claim, _outcome(claim, found[1])
         # after an error of a whole batch: each of its segments shows apart whether it is the one at fault
-        while feed.open:
+        while feed.open and not is_stopping():
             claim, clip = feed.open.pop(next(iter(feed.open)))
             yield claim, _transcribe_alone(engine, claim, clip)
         refused, feed.refused = feed.refused, []
@@ -271,7 +271,7 @@ def _transcribe_alone(
 ) -> Hypothesis | Failure:
     try:
         return engine.transcribe([clip])[0]
-    except torch.AcceleratorError as error:
+    except (torch.AcceleratorError, torch.OutOfMemoryError) as error:
         raise DeviceLost(str(error)) from error
     except Exception as error:
         return _outcome(claim, error)
