@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -267,9 +268,12 @@ _PENDING_SQL = """
 
 
 def claim_segments(
-    connection: Connection, worker_id: int, binding: ModelBinding, *, limit: int
+    connection: Connection, worker_id: int, binding: ModelBinding, *, limit: int, may_isolate: bool = True
 ) -> list[SegmentClaim]:
     """Take up to `limit` pending segments, from whichever recordings they come.
+
+    Where only segments wait that workers died over, one of them, and none unless `may_isolate`: the caller says with it
+    that nothing else is under way.
 
     Transcripts that no model has begun are bound to `binding`; segments of transcripts that another model
     has begun are left to it. Returns the claims in order of length, so that a batch pads little.
@@ -278,7 +282,8 @@ def claim_segments(
     picked = connection.execute(
         text(_PENDING_SQL.format(losses="< :losses")), parameters | {"limit": limit}
     ).all()
-    if not picked:
+    is_isolated = not picked and may_isolate
+    if is_isolated:
         picked = connection.execute(
             text(_PENDING_SQL.format(losses=">= :losses")), parameters | {"limit": 1}
         ).all()
@@ -303,7 +308,7 @@ def claim_segments(
         ),
         {"worker_id": worker_id, "ids": [row.id for row in picked if row.transcript_id in bound]},
     )
-    return [SegmentClaim(*row) for row in rows]
+    return [replace(SegmentClaim(*row), is_isolated=is_isolated) for row in rows]
 
 
 def _bind_transcripts(

@@ -82,8 +82,8 @@ class Settings(BaseSettings):
     worker starts, says so."""
 
     gpu_batch_segments: int | None = Field(default=None, ge=1, le=1024)
-    """Most segments that one claim of a GPU worker takes; besides what it decodes it holds two claims, so that it never
-    waits for audio. Unset: as many as it has slots."""
+    """Most segments that one claim of a GPU worker takes; besides what it decodes it holds two claims, whose audio
+    is read meanwhile. Unset: as many as it has slots."""
 
     lease_s: float = Field(default=60.0, gt=0)
     """A worker that has not renewed its lease for so long counts as dead, and its claims go back."""

@@ -32,6 +32,8 @@ class SegmentClaim:
     working_copy_key: str
     start_sample: int
     end_sample: int
+    is_isolated: bool = False
+    """Workers died over it before: nothing else may be under way beside it."""
 
 
 @dataclass(frozen=True)

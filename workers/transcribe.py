@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,7 +35,7 @@ READERS = 2
 """Threads that read audio while the engine works."""
 STORE_SEGMENTS = 64
 STORE_INTERVAL_S = 2.0
-"""Texts are stored once there are so many, or so long after the last ones."""
+"""Texts are stored once there are so many, or with the first one that comes so long after the last ones."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ def transcribe_pending(
     alone.
 
     Args:
-        is_stopping: once true, what the engine has begun is finished, and the rest of what is claimed goes back.
+        is_stopping: once true, what stands in the engine's slots is finished, and the rest of what is claimed
+            goes back.
 
     Returns:
         How many segments were claimed; 0 when none waits for this model.
@@ -114,21 +116,30 @@ def transcribe_pending(
     Raises:
         DeviceLost: nothing more can be run on the device. Not the segments' fault: they go back.
     """
-    with ThreadPoolExecutor(READERS, thread_name_prefix="read-audio") as readers, context.work():
-        feed = _Feed(context, transcriber, readers, is_stopping)
-        outcomes = _generate(transcriber.engine, feed, is_stopping)
-        results: list[Outcome] = []
-        stored_at = time.monotonic()
-        for outcome in outcomes:
-            results.append(outcome)
-            if len(results) >= STORE_SEGMENTS or time.monotonic() - stored_at > STORE_INTERVAL_S:
-                _store(context, results)
-                results, stored_at = [], time.monotonic()
-        if results:
-            _store(context, results)
-        feed.raise_error()
-        feed.end()
+    readers = ThreadPoolExecutor(READERS, thread_name_prefix="read-audio")
+    try:
+        with context.work():
+            feed = _Feed(context, transcriber, readers, is_stopping)
+            # closed also when storing fails: the next run must find the engine's slots empty
+            with closing(_generate(transcriber.engine, feed, is_stopping)) as outcomes:
+                _store_as_they_come(context, outcomes)
+            feed.raise_error()
+            feed.end()
+    finally:
+        readers.shutdown(cancel_futures=True)
     return feed.n_claimed
+
+
+def _store_as_they_come(context: WorkerContext, outcomes: Iterable[Outcome]) -> None:
+    unstored: list[Outcome] = []
+    stored_at = time.monotonic()
+    for outcome in outcomes:
+        unstored.append(outcome)
+        if len(unstored) >= STORE_SEGMENTS or time.monotonic() - stored_at > STORE_INTERVAL_S:
+            _store(context, unstored)
+            unstored, stored_at = [], time.monotonic()
+    if unstored:
+        _store(context, unstored)
 
 
 Outcome = tuple[SegmentClaim, Hypothesis | Failure]
@@ -160,6 +171,7 @@ class _Feed:
         self._is_stopping = is_stopping
         self._started_at = time.monotonic()
         self._error: Exception | None = None
+        self._is_last = False  # nothing is claimed after what is held
 
     def __iter__(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         try:
@@ -168,6 +180,7 @@ class _Feed:
                 # the audio of the claim after this one is read while this one is decoded
                 audio, coming = coming, []
                 ahead: list[Future[Audio]] | None = None
+                n_readable = 0
                 for future in audio:
                     read = future.result()
                     if ahead is None:
@@ -176,11 +189,19 @@ class _Feed:
                         if isinstance(clip, Failure):
                             self.refused.append((claim, clip))
                         else:
+                            n_readable += 1
                             self.open[claim.segment_id] = claim, clip
                             yield claim.segment_id, clip
                 coming = ahead or []
+                if not n_readable:
+                    self._is_last = True  # the store may be away: at this pace the whole backlog would fail
         except Exception as error:
             self._error = error
+
+    def take_refused(self) -> list[Outcome]:
+        """The segments whose audio could not be read, since the last call."""
+        refused, self.refused = self.refused, []
+        return refused
 
     def raise_error(self) -> None:
         """The error that ended the iteration, if one did."""
@@ -197,15 +218,19 @@ class _Feed:
 
     def _claim(self) -> list[Future[Audio]]:
         """Claim some segments and have their audio read: one piece of work per working copy."""
-        if self._is_stopping() or time.monotonic() - self._started_at > RUN_LIMIT_S:
+        if self._is_last or self._is_stopping() or time.monotonic() - self._started_at > RUN_LIMIT_S:
             return []
         worker_id = self._context.session.ensure_alive()
         with transaction(self._context.engine) as tx:
-            claims = claim_segments(tx.connection, worker_id, self._binding, limit=self.limit)
+            claims = claim_segments(
+                tx.connection, worker_id, self._binding, limit=self.limit, may_isolate=not self.n_claimed
+            )
             if claims and not self.n_claimed and count_waiting(tx.connection, cap=1).segments:
                 tx.after_commit(wake_transcribe)  # for a colleague
         if claims:
             self._context.session.begin_work()  # the claim's limit counts from the last sign of progress
+            # taken alone so that, if it kills again, it kills only itself
+            self._is_last = claims[0].is_isolated
         self.n_claimed += len(claims)
         by_key: dict[str, list[SegmentClaim]] = {}
         for claim in claims:
@@ -234,7 +259,7 @@ class DeviceLost(Exception):
     one clip because others took it): it must end."""
 
 
-def _generate(engine: Phi4Engine, feed: _Feed, is_stopping: Callable[[], bool]) -> Iterator[Outcome]:
+def _generate(engine: Phi4Engine, feed: _Feed, is_stopping: Callable[[], bool]) -> Generator[Outcome]:
     """Hypotheses as they are finished, and the reasons of the segments that have none.
 
     Raises:
@@ -244,26 +269,26 @@ def _generate(engine: Phi4Engine, feed: _Feed, is_stopping: Callable[[], bool]) 
     has_failed = True
     while has_failed:
         has_failed = False
-        stream = engine.stream(clips, window=feed.limit, is_stopping=is_stopping)
-        while True:
-            try:
-                found = next(stream, None)
-            except (torch.AcceleratorError, torch.OutOfMemoryError) as error:
-                raise DeviceLost(str(error)) from error
-            except Exception as error:
-                log.warning("batch_not_transcribed", segments=len(feed.open), error=str(error))
-                has_failed = True
-                break
-            if found is None:
-                break
-            claim, _ = feed.open.pop(found[0])
-            yield claim, _outcome(claim, found[1])
-        # after an error of a whole batch: each of its segments shows apart whether it is the one at fault
+        with closing(engine.stream(clips, window=feed.limit, is_stopping=is_stopping)) as stream:
+            while True:
+                try:
+                    found = next(stream, None)
+                except (torch.AcceleratorError, torch.OutOfMemoryError) as error:
+                    raise DeviceLost(str(error)) from error
+                except Exception as error:
+                    log.warning("stream_broke_off", segments=len(feed.open), error=str(error))
+                    has_failed = True
+                    break
+                if found is None:
+                    break
+                claim, _ = feed.open.pop(found[0])
+                yield claim, _outcome(claim, found[1])
+                yield from feed.take_refused()
+        # after an error of the whole stream: each segment shows apart whether it is the one at fault
         while feed.open and not is_stopping():
             claim, clip = feed.open.pop(next(iter(feed.open)))
             yield claim, _transcribe_alone(engine, claim, clip)
-        refused, feed.refused = feed.refused, []
-        yield from refused
+        yield from feed.take_refused()
 
 
 def _transcribe_alone(

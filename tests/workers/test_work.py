@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import redis
 import torch
+from sqlalchemy import text
 
 from db.connect import transaction
 from db.settings import Settings
@@ -203,7 +204,7 @@ def test_a_lost_device_gives_the_claims_back_and_fails_no_segment(
     monkeypatch.setattr(Decoder, "step", broken)
     with pytest.raises(DeviceLost, match="illegal memory access"):
         transcribe_pending(context, transcriber)
-    assert query("SELECT DISTINCT state, failures FROM segments") == [("pending", 0)]
+    assert query("SELECT DISTINCT state, failures, losses FROM segments") == [("pending", 0, 1)]
 
 
 def test_asked_to_stop_it_finishes_what_is_begun_and_gives_the_rest_back(
@@ -231,6 +232,61 @@ def test_asked_to_stop_it_finishes_what_is_begun_and_gives_the_rest_back(
     assert transcribe_pending(context, transcriber) == total - 2, "claim after claim in one run"
     assert query("SELECT state FROM recordings") == [("completed",)]
     assert query("SELECT DISTINCT losses, failures FROM segments") == [(0, 0)]
+
+
+def test_a_segment_that_workers_died_over_is_taken_with_nothing_beside_it(
+    context: WorkerContext, transcriber: Transcriber, make_recording: Make, query: Query
+) -> None:
+    make_recording(media=ARCHIVE / "noticias-2026-11-20.mp3")
+    assert split_one(context)
+    total = query("SELECT count(*) FROM segments")[0][0]
+    with context.engine.begin() as connection:
+        connection.execute(text("UPDATE segments SET losses = 2 WHERE index < 2"))
+    assert transcribe_pending(context, transcriber) == total - 2, (
+        "first everything else, and nothing of these"
+    )
+    assert transcribe_pending(context, transcriber) == 1
+    assert transcribe_pending(context, transcriber) == 1
+    assert transcribe_pending(context, transcriber) == 0
+    assert query("SELECT state FROM recordings") == [("completed",)]
+
+
+def test_when_storing_fails_in_the_middle_the_next_run_mixes_nothing_up(
+    context: WorkerContext,
+    make_recording: Make,
+    query: Query,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    context.settings.gpu_slots = 3
+    transcriber = Transcriber.open(context)
+    make_recording(media=ARCHIVE / "noticias-2026-11-20.mp3")
+    assert split_one(context)
+    monkeypatch.setattr("workers.transcribe.STORE_SEGMENTS", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr("workers.transcribe.store_results", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError) as broken:
+            transcribe_pending(context, transcriber)
+    transcribe_pending(context, transcriber)
+    assert broken.tb is not None, "the traceback, and with it the broken run, is still there"
+    spoken = [row.text for row in query("SELECT text FROM segments ORDER BY index")]
+    lone = Transcriber.open(context)
+    make_recording(media=ARCHIVE / "noticias-2026-11-20.mp3")
+    assert split_one(context)
+    transcribe_pending(context, lone)
+    again = query("SELECT text FROM segments ORDER BY recording_id, index")
+    assert [row.text for row in again] == spoken * 2
+
+
+def test_when_no_audio_can_be_read_the_run_ends_after_what_it_holds(
+    context: WorkerContext, transcriber: Transcriber, make_recording: Make, query: Query
+) -> None:
+    """The store may be away for a minute: that must not cost the whole backlog its attempts."""
+    context.settings.gpu_batch_segments = 1
+    make_recording(media=ARCHIVE / "noticias-2026-11-20.mp3")
+    assert split_one(context)
+    context.store.delete(query("SELECT working_copy_key FROM recordings")[0][0])
+    assert transcribe_pending(context, transcriber) <= 2
+    assert query("SELECT max(failures) FROM segments") == [(1,)]
 
 
 def test_scores_that_are_not_finite_fail_their_segment_with_the_reason(
