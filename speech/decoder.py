@@ -262,8 +262,10 @@ class Decoder:
         hidden = torch.cat([*prompts, padding])
         positions = positions.to(self.device)
         hidden = self._run_layers(hidden, positions, self._cache_rows(slot_of_row, positions), attend)
-        last = ends[1 : len(prompts) + 1] - 1
-        return self._scores(hidden[last.to(self.device)])
+        # as many rows as a step has, whatever the number of prompts: see `n_rows`
+        last = hidden.new_zeros(max(self.n_slots, len(prompts)), hidden.shape[1])
+        last[: len(prompts)] = hidden[(ends[1 : len(prompts) + 1] - 1).to(self.device)]
+        return self._scores(last)[: len(prompts)]
 
     def _masked_step(self, lengths: torch.Tensor, n: int, n_keys: int) -> Attend:
         n_batched, n_group = n * self._n_kv_heads, self._n_heads // self._n_kv_heads

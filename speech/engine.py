@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 import logging
 import unicodedata
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -49,9 +49,14 @@ class ScoresNotFinite(ClipFailed, ArithmeticError):
     """The model computed NaN or infinity."""
 
 
+class StreamOpen(RuntimeError):
+    """An engine writes for one stream at a time."""
+
+
 @dataclass(frozen=True)
 class DecodeSettings:
-    """How text is generated. The text does not depend on the first three."""
+    """How text is generated. In float32 the text does not depend on the first three; in 16 bits it is the same for the
+    same three, whatever the load."""
 
     max_slots: int | None = None
     """Most clips decoded together; fewer where the device's memory says so. None: 128 on CUDA, 32 on a CPU."""
@@ -134,12 +139,14 @@ class Phi4Engine:
             model, self._prompter, wanted, capacity=self._capacity, max_clip_s=MAX_CLIP_S
         )
         self._prompter.max_frames = self._sizing.max_encoder_frames
-        self._generation = self._make_generation(self._sizing.n_slots)
+        self._generation: Generation | None = self._make_generation(self._sizing.n_slots)
+        self._is_flash = self._generation.decoder.is_flash
+        self._is_streaming = False
 
     @property
     def n_slots(self) -> int:
         """Clips decoded together: as many as were asked for, or as fit."""
-        return self._generation.decoder.n_slots
+        return self._sizing.n_slots
 
     def describe(self) -> dict[str, Any]:
         """What the text may depend on, as stored with a transcript."""
@@ -147,8 +154,9 @@ class Phi4Engine:
             "method": "greedy",
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": self.model.device.type,
-            "attention": "flash" if self._generation.decoder.is_flash else "sdpa",
+            "attention": "flash" if self._is_flash else "plain",
             "fixed_shapes": self.fixed_shapes,
+            **asdict(self._sizing),
         }
 
     def transcribe(self, clips: Sequence[Clip]) -> list[Hypothesis]:
@@ -180,25 +188,42 @@ class Phi4Engine:
         *,
         window: int | None = None,
         is_stopping: Callable[[], bool] = never,
-    ) -> Iterator[tuple[Key, Hypothesis | ClipFailed]]:
+    ) -> Generator[tuple[Key, Hypothesis | ClipFailed]]:
         """As `transcribe`, for clips that come one by one: results as they are finished, in any order.
 
         Args:
             clips: (key, clip); looked at `window` at a time, when slots are about to come free.
             window: clips looked at together, sorted by length for speed. None: twice the slots.
-            is_stopping: asked when slots are free; once true, no clip is begun any more, and those that were
-                not have no result.
+            is_stopping: asked when slots are free; once true, what stands in slots is finished, and the clips
+                that wait for one (halves of a second try too) have no result.
 
         Yields:
             (key, hypothesis), or (key, the reason why this clip has none).
+
+        Raises:
+            StreamOpen: another stream of this engine is neither exhausted nor closed.
         """
-        window = window or 2 * self.n_slots
+        if self._is_streaming:
+            raise StreamOpen(
+                "another stream of this engine is not at its end: take all it gives, or close() it first"
+            )
+        self._is_streaming = True
+        try:
+            yield from self._stream(clips, window or 2 * self.n_slots, is_stopping)
+        finally:
+            self._is_streaming = False
+
+    def _stream(
+        self, clips: Iterable[tuple[Key, Clip]], window: int, is_stopping: Callable[[], bool]
+    ) -> Iterator[tuple[Key, Hypothesis | ClipFailed]]:
         run = _Run(clips)
         queue = PromptQueue(self._prompter, run.jobs(), window, is_stopping)
         while True:
+            generation = self._generation or self._make_generation(self.n_slots)
+            self._generation = generation
             try:
                 yield from run.rejected()
-                for generated in self._generation.run(queue):
+                for generated in generation.run(queue):
                     clip = run.clip_of(generated.key)
                     yield from run.finish(generated.key, self._outcome(clip, generated), queue)
                     yield from run.rejected()
@@ -206,12 +231,14 @@ class Phi4Engine:
                 return
             except torch.OutOfMemoryError:
                 if self.n_slots == 1:
+                    self._generation = None
                     raise
-                lost = self._generation.in_flight
+                lost = generation.in_flight
             except BaseException:
-                self._generation.abandon()
+                generation.abandon()
                 raise
-            # outside the handler: the error's traceback would keep the lost batch's tensors alive
+            # outside the handler: the error's traceback would keep the lost clips' tensors alive
+            del generation
             self._shrink()
             queue.put_back([Job(key, run.clip_of(key)) for key in lost])
 
@@ -232,7 +259,7 @@ class Phi4Engine:
             torch.OutOfMemoryError: not even one slot fits.
         """
         n_slots, rows = self.n_slots, self._sizing.max_prefill_rows
-        del self._generation  # its memory is what the new one is made of
+        self._generation = None  # its memory is what the new one is made of
         while True:
             n_slots, rows = n_slots // 2, max(rows // 2, self._capacity)
             self._sizing = replace(self._sizing, n_slots=n_slots, max_prefill_rows=rows)
@@ -396,7 +423,8 @@ def check_clip(clip: Clip, name: object = 0) -> None:
         raise ClipError(f"clip {name}: {duration_s * 1000:.1f} ms long; at least 25 ms are needed")
     if duration_s > MAX_CLIP_S:
         raise ClipError(
-            f"clip {name}: {duration_s:.1f} s long; split it at pauses into {MAX_CLIP_S:.0f} s or less"
+            f"clip {name}: {len(clip)} samples ({duration_s:.1f} s) long; split it at pauses into {MAX_CLIP_S:.0f} s "
+            f"or less"
         )
     if not np.isfinite(clip).all():
         raise ClipError(f"clip {name}: holds NaN or infinite samples")

@@ -150,6 +150,9 @@ class Generation:
 
     def abandon(self) -> None:
         """Empty all slots, whatever they hold."""
+        for slot, key in enumerate(self._keys):
+            if key is not None:
+                self.decoder.clear(slot)  # it may hold NaN, and nobody looked yet
         self._keys = [None] * len(self._keys)
         self._finished = []
         self._is_writing.zero_()
@@ -218,11 +221,15 @@ class Generation:
 
     def _replay(self) -> None:
         """One step of all slots, as a CUDA graph captured on first use."""
-        if self._graph is not None:
-            self._graph.replay()
-            return
+        if self._graph is None:
+            # a capture happens on the current device, which need not be the model's
+            with torch.cuda.device(self.decoder.device):
+                self._graph = self._captured()
+        self._graph.replay()
+
+    def _captured(self) -> CUDAGraph:
+        """A step of all slots as a graph. The warm-up runs are real steps: nothing is written by them."""
         everything = len(self._keys), self.decoder.capacity
-        # the warm-up runs are real steps of an idle engine: nothing may be written by them
         writing = self._is_writing.clone()
         self._is_writing.zero_()
         stream = torch.cuda.Stream(self.decoder.device)  # type: ignore[no-untyped-call]
@@ -231,11 +238,11 @@ class Generation:
             for _ in range(2):
                 self._step(*everything)
         torch.cuda.current_stream(self.decoder.device).wait_stream(stream)
-        self._graph = CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        graph = CUDAGraph()
+        with torch.cuda.graph(graph):
             self._step(*everything)
         self._is_writing.copy_(writing)
-        self._graph.replay()
+        return graph
 
     def _step(self, n: int, n_keys: int) -> None:
         """One token more in each of the first `n` slots that still write. No value comes to the host."""
@@ -267,6 +274,7 @@ class Generation:
             result = Generated(key, tuple(ids[:n]), tuple(scores[:n]), ids[n - 1] in self._ends)
             if not result.is_finite:
                 self.decoder.clear(slot)
+                self._length[slot] = self._token[slot] = 0
             self._finished.append(result)
             self._keys[slot] = None
             self._most_held[slot] = 0

@@ -97,7 +97,7 @@ class Prompter:
         for row, (clip, n) in enumerate(zip(clips, n_frames, strict=True)):
             # samples after the last whole frame are in no feature
             n_samples = (n - 1) * HOP_SAMPLES + WINDOW_SAMPLES
-            waveforms[row, :n_samples] = torch.from_numpy(np.ascontiguousarray(clip[:n_samples]))
+            waveforms[row, :n_samples].numpy()[:] = clip[:n_samples]
         lengths = n_frames + [0] * (n_rows - len(clips))
         if self._device.type == "cuda":
             waveforms = waveforms.pin_memory()

@@ -14,8 +14,8 @@ import torch
 from transformers import Phi4MultimodalForCausalLM
 
 from speech.decoder import Decoder
-from speech.features import SAMPLE_RATE_HZ
-from speech.prompting import Prompter
+from speech.features import SAMPLE_RATE_HZ, count_frames
+from speech.prompting import Clip, Prompter
 
 _CUDA_SHARE = 0.95
 """Of the free memory: the rest is for the allocator's fragments and the graph's own buffers."""
@@ -51,6 +51,8 @@ def fit_to_device(
     # a step's scores in 32 bits, with the copies that are made of them
     per_slot = Decoder.slot_bytes(model, capacity) + 3 * 4 * n_vocabulary
     if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+        torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(model.device)
         wanted, workspace = _measure_workspace(model, prompter, wanted, capacity, max_clip_s)
         room = int(free * _CUDA_SHARE) - workspace
@@ -66,33 +68,44 @@ def fit_to_device(
     return Sizing(n_slots, wanted.max_encoder_frames, wanted.max_prefill_rows)
 
 
-@torch.inference_mode()
 def _measure_workspace(
     model: Phi4MultimodalForCausalLM, prompter: Prompter, wanted: Sizing, capacity: int, max_clip_s: float
 ) -> tuple[Sizing, int]:
-    """Run the largest encoder batch and prefill; with half as much where that does not fit. Peak bytes."""
+    """Run the largest encoder pass and prefill; with half as much where that does not fit. Peak bytes."""
     clip = np.zeros(int(max_clip_s * SAMPLE_RATE_HZ), np.float32)
+    least_frames = count_frames(len(clip))
     frames, rows = wanted.max_encoder_frames, max(wanted.max_prefill_rows, capacity)
     while True:
-        torch.cuda.synchronize(model.device)
-        torch.cuda.empty_cache()
-        before = torch.cuda.memory_allocated(model.device)
-        torch.cuda.reset_peak_memory_stats(model.device)
         prompter.max_frames = frames
         try:
-            prompts = prompter.embed([clip] * prompter.batch_size(clip))
-            n_together = max(1, min(len(prompts), rows // len(prompts[0])))
-            decoder = Decoder(model, n_slots=n_together, capacity=capacity)
-            decoder.prefill(prompts[:n_together], range(n_together), n_rows=rows)
-            torch.cuda.synchronize(model.device)
-            peak = torch.cuda.max_memory_allocated(model.device) - before
-            slots = (n_together + 1) * Decoder.slot_bytes(model, capacity)
-            return Sizing(wanted.n_slots, frames, rows), peak - slots
+            return Sizing(wanted.n_slots, frames, rows), _peak_bytes(model, prompter, clip, rows, capacity)
         except torch.OutOfMemoryError:
-            if frames <= len(clip) // 160 and rows <= capacity:
+            if frames <= least_frames and rows <= capacity:
                 raise
         # outside the handler: the error's traceback would keep the tensors alive
-        frames, rows = max(frames // 2, len(clip) // 160), max(rows // 2, capacity)
+        frames, rows = max(frames // 2, least_frames), max(rows // 2, capacity)
+
+
+@torch.inference_mode()
+def _peak_bytes(
+    model: Phi4MultimodalForCausalLM, prompter: Prompter, clip: Clip, rows: int, capacity: int
+) -> int:
+    """What an encoder pass, or a prefill of so many rows, takes at its peak, without slots."""
+    device = model.device
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    prompts = prompter.embed([clip] * prompter.batch_size(clip))
+    torch.cuda.synchronize(device)
+    encoder_peak = torch.cuda.max_memory_allocated(device) - before
+    n_together = max(1, min(len(prompts), rows // len(prompts[0])))
+    decoder = Decoder(model, n_slots=n_together, capacity=capacity)
+    torch.cuda.reset_peak_memory_stats(device)
+    decoder.prefill(prompts[:n_together], range(n_together), n_rows=rows)
+    torch.cuda.synchronize(device)
+    slots = (n_together + 1) * Decoder.slot_bytes(model, capacity)
+    return max(encoder_peak, torch.cuda.max_memory_allocated(device) - before - slots)
 
 
 def available_host_bytes() -> int:
@@ -103,5 +116,15 @@ def available_host_bytes() -> int:
             available = int(line.split()[1]) * 1024
     limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
     if limit.exists() and (most := limit.read_text().strip()) != "max":
-        available = min(available, max(0, int(most) - int(used.read_text())))
+        taken = int(used.read_text()) - _page_cache_bytes()
+        available = min(available, max(0, int(most) - taken))
     return available
+
+
+def _page_cache_bytes() -> int:
+    """File contents that the container's memory holds and gives up when it is needed: a checkpoint just read."""
+    for line in (_CGROUP / "memory.stat").read_text().splitlines():
+        name, _, value = line.partition(" ")
+        if name == "inactive_file":
+            return int(value)
+    return 0

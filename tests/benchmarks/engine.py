@@ -479,7 +479,6 @@ def main() -> None:
     parser.add_argument("--skip-exactness", action="store_true")
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
-    transformers.logging.set_verbosity_error()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = pick_device(arguments.device)

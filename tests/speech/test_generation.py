@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from speech.checkpoint import open_checkpoint
 from speech.decoder import Decoder
-from speech.engine import ClipError, DecodeSettings, Hypothesis, Phi4Engine, ScoresNotFinite
+from speech.engine import ClipError, DecodeSettings, Hypothesis, Phi4Engine, ScoresNotFinite, StreamOpen
 from speech.prompt import PromptIds
 from speech.prompting import Prompter
+from speech.sizing import available_host_bytes
 from tests import remote_tiny
 from tests.benchmarks.random_checkpoint import random_model, tiny_config
 
@@ -171,6 +172,22 @@ def test_clips_are_looked_at_only_as_they_are_needed() -> None:
     )
 
 
+def test_two_streams_at_once_are_refused_and_a_closed_one_leaves_nothing_behind() -> None:
+    engine, lone = tiny(0, max_slots=2), tiny(0, max_slots=1)
+    first = engine.stream(enumerate([noise(1), noise(2), noise(3), noise(4)]))
+    next(first)
+    with pytest.raises(StreamOpen, match="close"):
+        engine.transcribe([noise(5)])
+    first.close()
+    assert engine.transcribe([noise(5)])[0].token_ids == lone.transcribe([noise(5)])[0].token_ids
+
+
+def test_a_clip_that_may_not_be_written_to_is_fine() -> None:
+    clip = noise(1)
+    clip.flags.writeable = False
+    assert tiny(0).transcribe([clip])[0].token_ids == tiny(0).transcribe([noise(1)])[0].token_ids
+
+
 def test_every_clip_of_an_endless_stream_has_its_turn() -> None:
     """Short clips do not wait for ever behind longer ones that keep coming."""
     engine = tiny(0, max_slots=2)
@@ -256,9 +273,13 @@ def test_a_device_without_room_for_one_clip_is_an_error(monkeypatch: pytest.Monk
     def full(*_: Any, **__: Any) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Decoder, "step", full)
-    with pytest.raises(torch.OutOfMemoryError):
-        engine.transcribe([noise(1)])
+    with monkeypatch.context() as patched:
+        patched.setattr(Decoder, "step", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            engine.transcribe([noise(1), noise(2)])
+    # once there is room again, the engine is as new
+    lone = tiny(2, max_slots=1)
+    assert engine.transcribe([noise(3)])[0].token_ids == lone.transcribe([noise(3)])[0].token_ids
 
 
 def test_slots_fit_the_memory_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,3 +290,16 @@ def test_slots_fit_the_memory_that_is_there(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("speech.sizing.available_host_bytes", lambda: slot_bytes)
     with pytest.raises(torch.OutOfMemoryError, match="one clip needs"):
         tiny(0, max_slots=64)
+
+
+def test_memory_that_only_caches_files_counts_as_free(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A container that has just read a checkpoint of 8 GB is full of its pages, and not full at all."""
+    monkeypatch.setattr("speech.sizing._CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("3000000\n")
+    (tmp_path / "memory.current").write_text("2900000\n")
+    (tmp_path / "memory.stat").write_text("anon 400000\ninactive_file 2500000\nactive_file 0\n")
+    assert available_host_bytes() == 2_600_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available_host_bytes() > 2_600_000
