@@ -131,7 +131,8 @@ def _onsets(energies: npt.NDArray[np.float32], top_db: float) -> int:
     if n_blocks < 2:
         return 0
     blocks = energies[: n_blocks * _ONSET_FRAMES].reshape(n_blocks, _ONSET_FRAMES)
-    levels = _decibels(blocks @ np.full(_ONSET_FRAMES, 1 / _ONSET_FRAMES, np.float32))
+    # no matrix product: numpy's may warn of invalid values that are not in its operands
+    levels = _decibels(blocks.mean(axis=1))
     audible = np.maximum(levels, np.float32(top_db - _ONSET_RANGE_DB))
     rises = audible[1:] - audible[:-1] >= _ONSET_DB
     return int(rises[0]) + int(np.count_nonzero(rises[1:] & ~rises[:-1]))
