@@ -172,6 +172,8 @@ class _Feed:
         self._started_at = time.monotonic()
         self._error: Exception | None = None
         self._is_last = False  # nothing is claimed after what is held
+        self._has_read = False
+        self._is_blind = False  # of a whole claim nothing could be read
 
     def __iter__(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         try:
@@ -189,12 +191,16 @@ class _Feed:
                         if isinstance(clip, Failure):
                             self.refused.append((claim, clip))
                         else:
+                            if not self._has_read:
+                                self._has_read = True
+                                self._wake_for_the_rest()  # a colleague, while this worker is busy
                             n_readable += 1
                             self.open[claim.segment_id] = claim, clip
                             yield claim.segment_id, clip
                 coming = ahead or []
                 if not n_readable:
-                    self._is_last = True  # the store may be away: at this pace the whole backlog would fail
+                    # the store may be away: no claim more, and no wake-up but the sweep's, or the backlog would fail
+                    self._is_last = self._is_blind = True
         except Exception as error:
             self._error = error
 
@@ -213,7 +219,12 @@ class _Feed:
         with transaction(self._context.engine) as tx:
             if self._is_stopping():
                 return_claims(tx.connection, self._context.session.worker_id)
-            if self.n_claimed and count_waiting(tx.connection, cap=1).segments:
+        if self.n_claimed and not self._is_blind:
+            self._wake_for_the_rest()
+
+    def _wake_for_the_rest(self) -> None:
+        with transaction(self._context.engine) as tx:
+            if count_waiting(tx.connection, cap=1).segments:
                 tx.after_commit(wake_transcribe)
 
     def _claim(self) -> list[Future[Audio]]:
@@ -225,8 +236,6 @@ class _Feed:
             claims = claim_segments(
                 tx.connection, worker_id, self._binding, limit=self.limit, may_isolate=not self.n_claimed
             )
-            if claims and not self.n_claimed and count_waiting(tx.connection, cap=1).segments:
-                tx.after_commit(wake_transcribe)  # for a colleague
         if claims:
             self._context.session.begin_work()  # the claim's limit counts from the last sign of progress
             # taken alone so that, if it kills again, it kills only itself

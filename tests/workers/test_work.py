@@ -285,7 +285,10 @@ def test_when_no_audio_can_be_read_the_run_ends_after_what_it_holds(
     make_recording(media=ARCHIVE / "noticias-2026-11-20.mp3")
     assert split_one(context)
     context.store.delete(query("SELECT working_copy_key FROM recordings")[0][0])
+    with redis.Redis.from_url(context.settings.require_redis_url()) as client:
+        client.flushall()
     assert transcribe_pending(context, transcriber) <= 2
+    assert waiting_messages(context.settings, GPU_QUEUE) == 0, "the sweep wakes, at its own pace"
     assert query("SELECT max(failures) FROM segments") == [(1,)]
 
 
