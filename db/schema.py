@@ -148,6 +148,9 @@ class Recording(Base):
     name: Mapped[str]
     """File name with its folders inside the batch, separated by `/`."""
     programme: Mapped[str | None]
+    programme_kind: Mapped[str | None]
+    """Radio, television, interview ...: what kind of programme it is."""
+    broadcast_on: Mapped[dt.date | None]
     priority: Mapped[int] = mapped_column(SmallInteger)
     """Rank of the batch's priority (`db.states.Priority.rank`), kept here so that an index serves the claim."""
     state: Mapped[str] = mapped_column(server_default=RecordingState.AWAITING_MEDIA.value)

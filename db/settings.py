@@ -10,9 +10,9 @@ import json
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -99,6 +99,53 @@ class Settings(BaseSettings):
 
     upload_expiry_h: float = Field(default=72.0, gt=0)
     """Hours without a new byte after which an unfinished upload is removed."""
+
+    datasets: Path | None = None
+    """Folder of the held-out sets, one folder each. Unset: no nightly measuring of fixed sets."""
+
+    nightly_sets: str | None = None
+    """Held-out sets measured every night, separated by commas. Unset: all of them but those that say otherwise
+    (`nightly = false` in their `set.toml`)."""
+
+    night_time: str = Field(default="02:30", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+    """When a night is due, as HH:MM in `night_zone`."""
+
+    night_zone: str = "Europe/Madrid"
+    """Time zone of `night_time`, as the IANA database names it."""
+
+    night_patience_h: float = Field(default=6.0, ge=0)
+    """Hours that a night's generation waits while normal work goes first; after them it takes turns with it.
+    Urgent work always goes first, archive work always second."""
+
+    night_deadline_h: float = Field(default=18.0, gt=0)
+    """Hours after which a night is settled with what was measured."""
+
+    drift_window_days: int = Field(default=28, ge=1)
+    """Days of corrections that a report shows as the present."""
+
+    drift_reference_segments: int = Field(default=500, ge=50)
+    """Corrected segments of a model from which on the first ones become its reference window by themselves."""
+
+    alert_webhook_url: str | None = None
+    """Address that alerts are posted to as JSON. Unset: none."""
+
+    alert_webhook_secret: SecretStr | None = None
+    """Signs what is posted: header `X-Fonoteca-Signature: sha256=<HMAC of the body>`."""
+
+    smtp_url: SecretStr | None = None
+    """Mail server: smtp://user:password@host:587 (STARTTLS where offered) or smtps://host:465. Unset: no mail."""
+
+    mail_from: str = "fonoteca@localhost"
+    """Sender of mails."""
+
+    alert_mail_to: str | None = None
+    """Addresses that alerts go to, separated by commas."""
+
+    report_mail_to: str | None = None
+    """Addresses that the nightly report goes to, separated by commas."""
+
+    report_language: Literal["gl", "es", "en"] = "gl"
+    """Language of mails, and the one that `fonoteca report` opens."""
 
     max_upload_bytes: int = Field(default=200 * 2**30, gt=0)
     """Largest media file accepted."""

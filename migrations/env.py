@@ -9,6 +9,7 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection, text
 
+import db.quality_schema  # noqa: F401 - registers its tables
 from db.schema import Base
 
 MIGRATION_LOCK = 0x464F4E4F_4D494752  # "FONOMIGR"

@@ -9,6 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
+import db.quality_schema  # noqa: F401 - registers its tables
 from db.connect import make_engine
 from db.revision import SCHEMA_REVISION, database_revision
 from db.schema import Base
