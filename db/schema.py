@@ -242,6 +242,8 @@ class Transcript(Base):
         ),
         Index("uq_transcripts_current", "recording_id", unique=True, postgresql_where=sql("is_current")),
         Index("ix_transcripts_recording_id", "recording_id"),
+        # a night's production is found through it: segments have no index on time, they are too many
+        Index("ix_transcripts_finished_at", "finished_at", postgresql_where=sql("finished_at IS NOT NULL")),
     )
 
     id: Mapped[uuid.UUID] = uuid_key()
@@ -332,6 +334,8 @@ class Attempt(Base):
         one_of("outcome", AttemptOutcome),
         UniqueConstraint("recording_id", "segment_id", "attempt", postgresql_nulls_not_distinct=True),
         Index("ix_attempts_running", "worker_id", postgresql_where=sql("outcome = 'running'")),
+        # rows come in order of time: a few kilobytes tell where a night's attempts lie
+        Index("ix_attempts_started_at", "started_at", postgresql_using="brin"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)

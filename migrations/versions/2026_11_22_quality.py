@@ -533,11 +533,27 @@ def upgrade() -> None:
     )
     op.add_column("recordings", sa.Column("programme_kind", sa.Text(), nullable=True))
     op.add_column("recordings", sa.Column("broadcast_on", sa.Date(), nullable=True))
+    op.create_index(
+        "ix_transcripts_finished_at",
+        "transcripts",
+        ["finished_at"],
+        unique=False,
+        postgresql_where=sa.text("finished_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_attempts_started_at", "attempts", ["started_at"], unique=False, postgresql_using="brin"
+    )
     op.execute(ARCHIVE)
 
 
 def downgrade() -> None:
     op.execute(NO_ARCHIVE)
+    op.drop_index("ix_attempts_started_at", table_name="attempts", postgresql_using="brin")
+    op.drop_index(
+        "ix_transcripts_finished_at",
+        table_name="transcripts",
+        postgresql_where=sa.text("finished_at IS NOT NULL"),
+    )
     op.drop_column("recordings", "broadcast_on")
     op.drop_column("recordings", "programme_kind")
     op.drop_index("uq_corrections_current", table_name="corrections", postgresql_where=sa.text("is_current"))
