@@ -306,9 +306,11 @@ class QualityNight(Base):
     until_at: Mapped[dt.datetime]
     """... and before here are this night's. It is also when the night was due."""
     begun_at: Mapped[dt.datetime] = now_by_default()
+    prepared_at: Mapped[dt.datetime | None]
+    """When its held-out sets were read and their runs made."""
     finished_at: Mapped[dt.datetime | None]
     failure_reason: Mapped[str | None]
-    """What kept a part of it from being measured."""
+    """What kept a part of it from being measured, a line for each part."""
 
 
 class QualityVerdict(Base):
