@@ -73,7 +73,9 @@ def create_batch(
     """Submit a batch: announces its recordings, whose media then go to `/v1/uploads`."""
     check_sizes(body, parts.settings.max_upload_bytes)
     announced = [
-        batches.NewRecording(item.name, item.size_bytes, item.sha256, item.programme)
+        batches.NewRecording(
+            item.name, item.size_bytes, item.sha256, item.programme, item.programme_kind, item.broadcast_on
+        )
         for item in body.recordings
     ]
     try:

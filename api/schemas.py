@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import unicodedata
 import uuid
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from db import batches as rows
 from db import transcripts
 from db.states import GapKind, Priority, RecordingState, SegmentState
 
 MAX_RECORDINGS = 10_000
+ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 def printable(value: str) -> str:
@@ -24,6 +26,16 @@ def printable(value: str) -> str:
 
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=300), AfterValidator(printable)]
+
+
+def iso_date(value: object) -> object:
+    """Refuse what pydantic would read besides YYYY-MM-DD: numbers as seconds since 1970, times."""
+    if not isinstance(value, dt.date) and not (isinstance(value, str) and ISO_DATE.fullmatch(value)):
+        raise ValueError("is not a date of the form YYYY-MM-DD")
+    return value
+
+
+IsoDate = Annotated[dt.date, BeforeValidator(iso_date)]
 
 
 class Out(BaseModel):
@@ -41,6 +53,10 @@ class RecordingIn(BaseModel):
     size_bytes: Annotated[int, Field(ge=0, strict=True)]
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)] | None = None
     programme: Label | None = None
+    programme_kind: Annotated[
+        Label | None, Field(description="Radio, television, interview ...: quality is watched by it.")
+    ] = None
+    broadcast_on: Annotated[IsoDate | None, Field(description="Day of the first broadcast.")] = None
 
 
 class BatchIn(BaseModel):
@@ -103,6 +119,8 @@ class Recording(Out):
     batch_id: uuid.UUID
     name: str
     programme: str | None
+    programme_kind: str | None
+    broadcast_on: dt.date | None
     state: RecordingState
     size_bytes: int
     sha256: str | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, Required, TypedDict
 from urllib.parse import quote, urlsplit
 
 from cli.errors import CliError
@@ -20,13 +20,20 @@ TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers that may be different a little later."""
 
 
-class NewRecording(TypedDict):
+class RecordingFacts(TypedDict, total=False):
+    """What a submitter may tell of a recording besides its file."""
+
+    programme: str
+    programme_kind: str
+    broadcast_on: str
+
+
+class NewRecording(RecordingFacts):
     """One recording of a batch to be made."""
 
-    name: str
-    size_bytes: int
-    sha256: str
-    programme: NotRequired[str]
+    name: Required[str]
+    size_bytes: Required[int]
+    sha256: Required[str]
 
 
 class UnfinishedUpload(TypedDict):
@@ -52,6 +59,8 @@ class Recording(TypedDict):
     batch_id: str
     name: str
     programme: str | None
+    programme_kind: str | None
+    broadcast_on: str | None
     state: str
     size_bytes: int
     sha256: str | None

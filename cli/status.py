@@ -146,7 +146,12 @@ def show_recording(client: ApiClient, output: Output, recording_id: str, *, watc
         output.line(f"reason: {trouble}")
     output.line(f"batch: {recording['batch_id']}")
     if recording["programme"]:
-        output.line(f"programme: {recording['programme']}")
+        kind = f" ({recording['programme_kind']})" if recording["programme_kind"] else ""
+        output.line(f"programme: {recording['programme']}{kind}")
+    elif recording["programme_kind"]:
+        output.line(f"kind of programme: {recording['programme_kind']}")
+    if recording["broadcast_on"]:
+        output.line(f"broadcast: {recording['broadcast_on']}")
     output.line(f"size: {size_text(recording['size_bytes'])}")
     if recording["upload"]:
         output.line(f"uploaded: {size_text(recording['upload']['offset_bytes'])}")

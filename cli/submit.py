@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,7 @@ from cli.output import Output, count_text, note, printable, size_text
 from db.states import Priority, RecordingState
 
 if TYPE_CHECKING:
-    from cli.client import ApiClient, Batch, NewRecording, Recording
+    from cli.client import ApiClient, Batch, NewRecording, Recording, RecordingFacts
     from cli.gather import MediaFile
     from cli.transfer import UploadFailure
 
@@ -50,6 +51,21 @@ def submit(
     programme: Annotated[
         str | None,
         typer.Option("--programme", help="Programme that the recordings belong to.", show_default=False),
+    ] = None,
+    programme_kind: Annotated[
+        str | None,
+        typer.Option(
+            "--programme-kind",
+            metavar="KIND",
+            help="Radio, television, interview ...: quality is watched by it.",
+            show_default=False,
+        ),
+    ] = None,
+    broadcast_on: Annotated[
+        datetime | None,
+        typer.Option(
+            "--broadcast-on", formats=["%Y-%m-%d"], help="Day of the first broadcast.", show_default=False
+        ),
     ] = None,
     priority: Annotated[Priority, typer.Option("--priority", help="Class in the queue.")] = Priority.NORMAL,
     no_wait: Annotated[
@@ -89,7 +105,14 @@ def submit(
         with ApiClient.connect(server) as client:
             files = fit_files(paths, checksums, sums, output)
             stage = "run the same command again: it continues where this one stopped"
-            batch, is_replay = make_batch(client, files, name or batch_name(paths), programme, priority)
+            facts: RecordingFacts = {}
+            if programme is not None:
+                facts["programme"] = programme
+            if programme_kind is not None:
+                facts["programme_kind"] = programme_kind
+            if broadcast_on is not None:
+                facts["broadcast_on"] = broadcast_on.date().isoformat()
+            batch, is_replay = make_batch(client, files, name or batch_name(paths), facts, priority)
             failures = send_media(client, batch, files, output, is_replay=is_replay, patience_s=retry_s)
             if failures:
                 report_upload_failures(client, batch, failures, output)
@@ -167,17 +190,14 @@ def idempotency_key(name: str, files: Iterable[MediaFile]) -> str:
 
 
 def make_batch(
-    client: ApiClient, files: Sequence[MediaFile], name: str, programme: str | None, priority: Priority
+    client: ApiClient, files: Sequence[MediaFile], name: str, facts: RecordingFacts, priority: Priority
 ) -> tuple[Batch, bool]:
-    """The batch of these files, made now or by an earlier run (True)."""
+    """The batch of these files, made now or by an earlier run (True). `facts` are those of every recording."""
     from cli.client import ApiProblem
 
     announced: list[NewRecording] = []
     for file in files:
-        recording: NewRecording = {"name": file.name, "size_bytes": file.size_bytes, "sha256": file.sha256}
-        if programme is not None:
-            recording["programme"] = programme
-        announced.append(recording)
+        announced.append({"name": file.name, "size_bytes": file.size_bytes, "sha256": file.sha256, **facts})
     try:
         return client.create_batch(
             name=name,
@@ -189,8 +209,9 @@ def make_batch(
         if problem.code != "idempotency_key_reused":
             raise
         raise CliError(
-            f"a batch {name!r} with these files exists already, with another --programme or --priority: give the "
-            "same ones to continue it, or another --name to submit the files again"
+            f"a batch {name!r} with these files exists already, with another --programme, --programme-kind, "
+            "--broadcast-on or --priority: give the same ones to continue it, or another --name to submit the files "
+            "again"
         ) from problem
 
 

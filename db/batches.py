@@ -49,6 +49,10 @@ class NewRecording:
     sha256: str | None = None
     """Announced digest, in lower-case hexadecimal."""
     programme: str | None = None
+    programme_kind: str | None = None
+    """Radio, television, interview ...: what kind of programme it is."""
+    broadcast_on: dt.date | None = None
+    """Day of the first broadcast."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,8 @@ class Recording:
     batch_name: str
     name: str
     programme: str | None
+    programme_kind: str | None
+    broadcast_on: dt.date | None
     state: RecordingState
     size_bytes: int
     sha256: str | None
@@ -164,9 +170,27 @@ def check_recording_names(recordings: Sequence[NewRecording]) -> None:
 
 
 def request_sha256(name: str, priority: Priority, recordings: Sequence[NewRecording]) -> bytes:
-    """Digest by which a repeated request is told from a different one."""
-    content = {"name": name, "priority": priority.value, "recordings": [asdict(item) for item in recordings]}
+    """Digest by which a repeated request is told from a different one.
+
+    Fields that came later count only where they are used: a request of before them keeps its digest.
+    """
+    content = {
+        "name": name,
+        "priority": priority.value,
+        "recordings": [_digested(item) for item in recordings],
+    }
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=True).encode()).digest()
+
+
+def _digested(recording: NewRecording) -> dict[str, Any]:
+    content = asdict(recording)
+    if recording.programme_kind is None:
+        del content["programme_kind"]
+    if recording.broadcast_on is None:
+        del content["broadcast_on"]
+    else:
+        content["broadcast_on"] = recording.broadcast_on.isoformat()
+    return content
 
 
 def create_batch(
@@ -212,12 +236,14 @@ def create_batch(
     connection.execute(
         text(
             """
-            INSERT INTO recordings (broadcaster_id, batch_id, name, programme, priority, size_bytes, sha256)
-            SELECT :broadcaster_id, :batch_id, r.name, r.programme, :priority, r.size_bytes,
-                   decode(r.sha256, 'hex')
-            FROM unnest(CAST(:names AS text[]), CAST(:programmes AS text[]), CAST(:sizes AS bigint[]),
-                        CAST(:sha256s AS text[]))
-                 WITH ORDINALITY AS r(name, programme, size_bytes, sha256, ordinal)
+            INSERT INTO recordings (broadcaster_id, batch_id, name, programme, programme_kind, broadcast_on,
+                                    priority, size_bytes, sha256)
+            SELECT :broadcaster_id, :batch_id, r.name, r.programme, r.programme_kind, r.broadcast_on, :priority,
+                   r.size_bytes, decode(r.sha256, 'hex')
+            FROM unnest(CAST(:names AS text[]), CAST(:programmes AS text[]), CAST(:kinds AS text[]),
+                        CAST(:broadcast_on AS date[]), CAST(:sizes AS bigint[]), CAST(:sha256s AS text[]))
+                 WITH ORDINALITY
+                 AS r(name, programme, programme_kind, broadcast_on, size_bytes, sha256, ordinal)
             ORDER BY r.ordinal
             """
         ),
@@ -227,6 +253,8 @@ def create_batch(
             "priority": priority.rank,
             "names": [recording.name for recording in recordings],
             "programmes": [recording.programme for recording in recordings],
+            "kinds": [recording.programme_kind for recording in recordings],
+            "broadcast_on": [recording.broadcast_on for recording in recordings],
             "sizes": [recording.size_bytes for recording in recordings],
             "sha256s": [recording.sha256 for recording in recordings],
         },
@@ -340,11 +368,11 @@ def batch_exists(connection: Connection, broadcaster_id: int, batch_id: uuid.UUI
 
 
 _RECORDINGS_SQL = f"""
-    SELECT r.id, r.batch_id, b.name AS batch_name, r.name, r.programme, r.state, r.size_bytes,
-           encode(r.sha256, 'hex') AS sha256, r.duration_samples, r.failure_code, r.failure_reason,
-           u.id AS upload_id, u.offset_bytes AS upload_offset_bytes, s.pending, s.running, s.done, s.failed,
-           t.finished_at AS transcript_finished_at, t.transcribed_samples, t.no_speech_samples, t.failed_samples,
-           r.created_at, r.received_at, r.finished_at
+    SELECT r.id, r.batch_id, b.name AS batch_name, r.name, r.programme, r.programme_kind, r.broadcast_on,
+           r.state, r.size_bytes, encode(r.sha256, 'hex') AS sha256, r.duration_samples, r.failure_code,
+           r.failure_reason, u.id AS upload_id, u.offset_bytes AS upload_offset_bytes, s.pending, s.running, s.done,
+           s.failed, t.finished_at AS transcript_finished_at, t.transcribed_samples, t.no_speech_samples,
+           t.failed_samples, r.created_at, r.received_at, r.finished_at
     FROM (SELECT * FROM recordings WHERE broadcaster_id = :broadcaster_id AND {{condition}}
           ORDER BY id {{order}} LIMIT :limit) r
     JOIN batches b ON b.id = r.batch_id
@@ -362,6 +390,8 @@ def _recording(row: Any) -> Recording:
         batch_name=row.batch_name,
         name=row.name,
         programme=row.programme,
+        programme_kind=row.programme_kind,
+        broadcast_on=row.broadcast_on,
         state=RecordingState(row.state),
         size_bytes=row.size_bytes,
         sha256=row.sha256,

@@ -7,6 +7,7 @@ and asking for nothing starts nothing.
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import itertools
 import tempfile
@@ -299,9 +300,9 @@ def owner(make_broadcaster: Callable[..., Owner]) -> Owner:
 def make_recording(engine: Engine, request: pytest.FixtureRequest, owner: Owner) -> Callable[..., Any]:
     """`make_recording(...)`: a recording in a batch of its own, `received` with its media in the store.
 
-    Keywords: `media` (its bytes, or the path of a file), `name`, `programme`, `priority`, `owner` (default: the
-    fixture `owner`), `received=False` to leave it awaiting its media, `announce_sha256=False` for a submitter
-    that sends no digest.
+    Keywords: `media` (its bytes, or the path of a file), `name`, `programme`, `programme_kind`, `broadcast_on`,
+    `priority`, `owner` (default: the fixture `owner`), `received=False` to leave it awaiting its media,
+    `announce_sha256=False` for a submitter that sends no digest.
     """
 
     def make(
@@ -309,6 +310,8 @@ def make_recording(engine: Engine, request: pytest.FixtureRequest, owner: Owner)
         media: bytes | Path = b"RIFF not really audio",
         name: str | None = None,
         programme: str | None = None,
+        programme_kind: str | None = None,
+        broadcast_on: dt.date | None = None,
         priority: Priority = Priority.NORMAL,
         owner: Owner = owner,
         received: bool = True,
@@ -318,7 +321,12 @@ def make_recording(engine: Engine, request: pytest.FixtureRequest, owner: Owner)
         name = name or (media.name if isinstance(media, Path) else f"recording-{next(_numbers)}.wav")
         digest = hashlib.sha256(content)
         announced = NewRecording(
-            name, len(content), digest.hexdigest() if announce_sha256 else None, programme
+            name,
+            len(content),
+            digest.hexdigest() if announce_sha256 else None,
+            programme,
+            programme_kind,
+            broadcast_on,
         )
         with transaction(engine) as tx:
             batch = create_batch(

@@ -10,7 +10,8 @@ import httpx
 from sqlalchemy import Engine, event, text
 
 from api.batches import FileTooLarge
-from db.batches import find_batch, list_batches, list_recordings
+from db.batches import NewRecording, find_batch, list_batches, list_recordings, request_sha256
+from db.states import Priority
 from tests.conftest import Said
 
 BATCH: dict[str, Any] = {
@@ -45,6 +46,28 @@ def test_a_batch_is_answered_with_its_recordings(client: httpx.Client, owner: An
     read = client.get(answer.headers["Location"], headers=owner.headers).json()
     assert read == {name: value for name, value in batch.items() if name != "recordings"}
     assert client.get(f"/v1/recordings/{first['id']}", headers=owner.headers).json() == first
+
+
+def test_kind_of_programme_and_day_of_broadcast(client: httpx.Client, owner: Any) -> None:
+    facts = {"programme": "Serán", "programme_kind": "interview", "broadcast_on": "1987-11-21"}
+    headers = owner.headers | {"Idempotency-Key": "seran-1"}
+    answer = client.post("/v1/batches", json=named("a", **facts), headers=headers)
+    assert answer.status_code == 201, answer.text
+    (recording,) = answer.json()["recordings"]
+    assert {name: recording[name] for name in facts} == facts
+    read = client.get(f"/v1/recordings/{recording['id']}", headers=owner.headers).json()
+    assert {name: read[name] for name in facts} == facts
+    assert client.post("/v1/batches", json=named("a", **facts), headers=headers).status_code == 200
+    for changed in ({"programme_kind": "radio"}, {"broadcast_on": "1987-11-22"}, {"programme_kind": None}):
+        other = client.post("/v1/batches", json=named("a", **facts | changed), headers=headers)
+        assert other.json()["code"] == "idempotency_key_reused"
+
+
+def test_a_request_without_the_later_fields_keeps_its_digest() -> None:
+    announced = [NewRecording("a.wav", 1, "ab" * 32, "Telexornal"), NewRecording("b.wav", 2)]
+    digest = request_sha256("monday", Priority.NORMAL, announced)
+    # as it was before kind and day could be told: keys of those days still find their batches
+    assert digest.hex() == "58cefdbba01552bfa40b3d96460c6028e6c2450129a3570ed884ec706d328205"
 
 
 def test_the_same_request_makes_one_batch(client: httpx.Client, owner: Any, make_broadcaster: Any) -> None:
@@ -129,6 +152,10 @@ WRONG_FORMS: list[tuple[dict[str, Any], str]] = [
     (named("a", sha256="no"), "/recordings/0/sha256"),
     (named("a", size_bytes=-1), "/recordings/0/size_bytes"),
     (named("a", programme="a\x00b"), "/recordings/0/programme"),
+    (named("a", programme_kind=""), "/recordings/0/programme_kind"),
+    (named("a", broadcast_on="21/11/1987"), "/recordings/0/broadcast_on"),
+    (named("a", broadcast_on=564451200), "/recordings/0/broadcast_on"),
+    (named("a", broadcast_on="1987-02-29"), "/recordings/0/broadcast_on"),
     ({"name": "b\x00", "recordings": [{"name": "a", "size_bytes": 1}]}, "/name"),
     (named("a") | {"priority": "asap"}, "/priority"),
 ]
