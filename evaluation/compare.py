@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from evaluation.bootstrap import (
+    BOOTSTRAP_SAMPLES,
     cluster_sums,
     interval,
     ratio_standard_error,
@@ -124,9 +125,17 @@ def compare(
 
 
 def compare_counts(
-    a: EditCounts, b: EditCounts, *, clusters: Sequence[Hashable] | None = None, seed: int = 0
+    a: EditCounts,
+    b: EditCounts,
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    seed: int = 0,
+    samples: int = BOOTSTRAP_SAMPLES,
 ) -> Difference:
     """The difference from counts that are already known, utterance by utterance in the same order.
+
+    Args:
+        samples: bootstrap draws, for the interval and `p_bootstrap`; nothing else rests on them.
 
     Raises:
         ScoreError: the counts are not of the same references.
@@ -136,9 +145,9 @@ def compare_counts(
     groups = group_indices(clusters, len(a))
     sums = cluster_sums(groups, b.errors - a.errors, a.reference_lengths)
     value = float(sums[:, 0].sum() / sums[:, 1].sum()) if sums[:, 1].sum() else math.nan
-    drawn = resample_sums(sums, seed)
+    drawn = resample_sums(sums, seed, samples)
     draws = ratios(drawn[:, 0], drawn[:, 1])
-    low, high = interval(draws, len(sums))
+    low, high = interval(draws, sums)
     error = ratio_standard_error(sums[:, 0], sums[:, 1])
     changed = int((sums[:, 0] != 0).sum())
     return Difference(

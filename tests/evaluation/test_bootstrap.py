@@ -9,7 +9,9 @@ import pytest
 
 from evaluation.bootstrap import (
     cluster_sums,
+    effective_clusters,
     interval,
+    jackknife_standard_error,
     ratio_interval,
     ratio_standard_error,
     resample_sums,
@@ -29,7 +31,7 @@ def made_clusters(
     return generator.binomial(words, np.minimum(speaker_rates, 1)), words, groups
 
 
-@pytest.mark.parametrize("n_clusters", [20, 100])
+@pytest.mark.parametrize("n_clusters", [10, 20, 100])
 def test_intervals_cover_the_truth_under_clustered_errors(n_clusters: int) -> None:
     generator = np.random.default_rng(5)
     covered = 0
@@ -64,8 +66,50 @@ def test_draws_are_as_many_clusters_with_replacement() -> None:
 
 def test_one_cluster_tells_nothing_about_spread() -> None:
     assert all(math.isnan(end) for end in ratio_interval([3], [10], np.array([0]), 0))
-    assert all(math.isnan(end) for end in interval(np.array([0.1, 0.2]), 1))
+    assert all(math.isnan(end) for end in interval(np.array([0.3, 0.3]), np.array([[3.0, 10.0]])))
     assert math.isnan(ratio_standard_error([3], [10]))
+    assert math.isnan(jackknife_standard_error([3], [10]))
+
+
+def test_a_cluster_with_all_the_words_tells_nothing_about_spread() -> None:
+    assert all(math.isnan(end) for end in ratio_interval([3, 1], [10, 0], np.array([0, 1]), 0))
+    assert math.isnan(jackknife_standard_error([3, 1], [10, 0]))
+
+
+def test_the_jackknife_leaves_out_one_cluster_at_a_time() -> None:
+    without = np.array([5 / 50, 4 / 30, 3 / 40])  # of errors 1, 2, 3 in 10, 30, 20 words
+    expected = math.sqrt(2 / 3 * ((without - 6 / 60) ** 2).sum())
+    assert jackknife_standard_error([1, 2, 3], [10, 30, 20]) == pytest.approx(expected)
+    assert jackknife_standard_error([1, 2, 3, 4] * 50, [20] * 200) == pytest.approx(
+        ratio_standard_error([1, 2, 3, 4] * 50, [20] * 200), rel=0.01
+    )
+
+
+def test_clusters_of_different_size_count_as_fewer() -> None:
+    assert effective_clusters([7] * 12) == pytest.approx(12)
+    assert effective_clusters([1, 1, 1, 97]) == pytest.approx(100**2 / (97**2 + 3))
+    assert effective_clusters([0, 0]) == 0
+
+
+def test_few_or_unequal_clusters_widen_the_interval_and_many_equal_ones_hardly() -> None:
+    generator = np.random.default_rng(3)
+
+    def width(sizes: np.ndarray) -> float:
+        """Of the interval, as a share of 3.92 standard errors of the bootstrap itself."""
+        sums = np.stack([generator.binomial(sizes, 0.1), sizes], axis=1).astype(float)
+        drawn = resample_sums(sums, 0, samples=4_000)
+        draws = drawn[:, 0] / drawn[:, 1]
+        low, high = interval(draws, sums)
+        return (high - low) / (3.92 * float(draws.std()))
+
+    assert 1.1 < width(np.full(10, 500)) < 1.35
+    assert width(np.array([4_000] + [111] * 9)) > 2
+    assert width(np.full(1_000, 50)) == pytest.approx(1, abs=0.06)
+
+
+def test_no_rate_is_below_nothing() -> None:
+    low, high = ratio_interval([0, 0, 0, 0, 6], [20, 20, 20, 20, 20], np.arange(5), 0)
+    assert low == 0 < high
 
 
 def test_standard_error_by_linearisation_is_the_bootstraps() -> None:
