@@ -14,6 +14,10 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 
+MAX_FAILED_SHARE = 0.01
+"""A run without a text for more of its utterances is no measurement."""
+
+
 class BaselineRefused(Exception):
     """A baseline cannot be accepted or retired as asked. Written for a person."""
 
@@ -142,6 +146,20 @@ def accept_by_name(
             raise BaselineRefused(
                 f"the run {run_id} is not of the set {set_name} as it is now: its texts or audio are others"
             )
+    n_texts, n_utterances = connection.execute(
+        text(
+            """
+            SELECT (SELECT count(*) FROM predictions WHERE run_id = :id AND text IS NOT NULL), n_utterances
+            FROM held_out_sets WHERE id = :set_id
+            """
+        ),
+        {"id": run.id, "set_id": newest},
+    ).one()
+    if n_texts < (1 - MAX_FAILED_SHARE) * n_utterances:
+        raise BaselineRefused(
+            f"the run {run.id} has a text for only {n_texts:,} of {n_utterances:,} utterances of {set_name}: "
+            "nights would be paired with those alone"
+        )
     accept_baseline(connection, set_id=newest, run_id=run.id, accepted_by=accepted_by, reason=reason)
     accepted = find_baseline(connection, newest)
     assert accepted is not None

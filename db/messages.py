@@ -109,7 +109,7 @@ def mark_delivered(connection: Connection, message: ClaimedMessage, *, now: dt.d
 
 def retry_delay(attempts: int) -> dt.timedelta:
     """How long to wait after so many attempts in vain."""
-    return min(LAST_RETRY, FIRST_RETRY * 2 ** min(attempts - 1, 10))
+    return min(LAST_RETRY, FIRST_RETRY * (1 << min(attempts - 1, 10)))
 
 
 def mark_failed(connection: Connection, message: ClaimedMessage, error: str, *, now: dt.datetime) -> bool:
@@ -119,7 +119,7 @@ def mark_failed(connection: Connection, message: ClaimedMessage, error: str, *, 
         text(
             """
             UPDATE messages
-            SET last_error = :error, next_attempt_at = :next, gave_up_at = CASE WHEN :gives_up THEN CAST(:now AS timestamptz) END
+            SET last_error = :error, next_attempt_at = :next, gave_up_at = CAST(:gave_up_at AS timestamptz)
             WHERE id = :id AND attempts = :attempts AND delivered_at IS NULL
             """
         ),
@@ -128,8 +128,7 @@ def mark_failed(connection: Connection, message: ClaimedMessage, error: str, *, 
             "attempts": message.attempts,
             "error": error,
             "next": now + retry_delay(message.attempts),
-            "gives_up": gives_up,
-            "now": now,
+            "gave_up_at": now if gives_up else None,
         },
     )
     return gives_up

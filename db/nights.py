@@ -265,10 +265,10 @@ def open_nights(connection: Connection) -> list[QualityNight]:
 
 def is_ready(connection: Connection, night: QualityNight, *, now: dt.datetime, deadline_h: float) -> bool:
     """Whether a night can be settled: every run of it is finished or given up, or its deadline is over."""
-    if night.prepared_at is None:
-        return False
     if now >= night.begun_at + dt.timedelta(hours=deadline_h):
         return True
+    if night.prepared_at is None:
+        return False
     waiting = connection.scalar(
         text(
             "SELECT EXISTS (SELECT FROM evaluation_runs WHERE night = :night "
