@@ -404,7 +404,7 @@ def find_runs(connection: Connection, night: dt.date) -> list[Run]:
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A nightly run that is neither finished nor given up."""
+    """A nightly run that waits for predictions, and that nobody holds."""
 
     run_id: uuid.UUID
     set_name: str
@@ -412,17 +412,32 @@ class OpenRun:
     """Seconds since it was created."""
 
 
-def find_open_runs(connection: Connection) -> list[OpenRun]:
-    """The nightly runs that wait for predictions: the newest night first, and in it the smallest set."""
+def find_open_runs(connection: Connection, model_id: int | None = None) -> list[OpenRun]:
+    """The nightly runs that somebody should take: the newest night first, and in it the shortest set.
+
+    Args:
+        model_id: only those that this model may take: its own, those that nothing is bound to, and those that
+            are stuck.
+    """
     rows = connection.execute(
         text(
             """
             SELECT r.id, s.name, extract(epoch FROM now() - r.created_at)
             FROM evaluation_runs r JOIN held_out_sets s ON s.id = r.set_id
             WHERE r.finished_at IS NULL AND r.abandoned_reason IS NULL AND r.purpose = 'nightly'
+              AND (CAST(:model_id AS integer) IS NULL OR r.model_id IS NULL OR r.model_id = :model_id
+                   OR greatest(r.started_at, (SELECT max(p.created_at) FROM predictions p WHERE p.run_id = r.id))
+                      < now() - make_interval(mins => :takeover))
+              AND NOT EXISTS (
+                SELECT FROM pg_locks l
+                WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+                  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                  AND l.classid = :lock_class
+                  AND l.objid = CAST(hashtext(CAST(r.id AS text)) & 4294967295 AS oid))
             ORDER BY r.night DESC, s.duration_samples, r.id
             """
-        )
+        ),
+        {"model_id": model_id, "takeover": TAKEOVER_AFTER_MIN, "lock_class": RUN_LOCK_CLASS},
     )
     return [OpenRun(run_id, name, float(waited_s)) for run_id, name, waited_s in rows]
 

@@ -571,3 +571,18 @@ def count_waiting(connection: Connection, *, cap: int = 1000) -> Waiting:
         {"cap": cap},
     ).one()
     return Waiting(row.recordings, row.segments)
+
+
+def waiting_rank(connection: Connection, model_id: int) -> int | None:
+    """Rank of the most urgent segment that waits and that this model may claim (`Priority.rank`); None without one."""
+    rank: int | None = connection.scalar(
+        text(
+            """
+            SELECT s.priority FROM segments s JOIN transcripts t ON t.id = s.transcript_id
+            WHERE s.state = 'pending' AND (t.model_id IS NULL OR t.model_id = :model_id)
+            ORDER BY s.priority, s.id LIMIT 1
+            """
+        ),
+        {"model_id": model_id},
+    )
+    return rank

@@ -17,7 +17,7 @@ from db.connect import make_engine
 from db.logs import configure_logging
 from db.settings import Settings
 from workers import context
-from workers.queue import GPU_QUEUE, SPLIT_TASK, SWEEP_TASK, TRANSCRIBE_TASK, make_celery
+from workers.queue import EVALUATE_TASK, GPU_QUEUE, SPLIT_TASK, SWEEP_TASK, TRANSCRIBE_TASK, make_celery
 
 log = structlog.get_logger(__name__)
 
@@ -70,6 +70,19 @@ def transcribe() -> None:
     except DeviceLost:
         log.exception("device_lost")
         # in order is not possible any more: the claims are back already, and the supervisor starts a new process
+        os._exit(EXIT_DEVICE_LOST)
+
+
+@app.task(name=EVALUATE_TASK)
+def evaluate() -> None:
+    """Generate predictions of the night's evaluation runs, for a minute at most."""
+    from workers.evaluate import evaluate_pending
+    from workers.transcribe import DeviceLost
+
+    try:
+        evaluate_pending(context.current("gpu"), _open_transcriber(), is_stopping=is_shutting_down)
+    except DeviceLost:
+        log.exception("device_lost")
         os._exit(EXIT_DEVICE_LOST)
 
 

@@ -22,11 +22,15 @@ CONTROL_QUEUE = "control"
 
 SPLIT_TASK = "workers.split"
 TRANSCRIBE_TASK = "workers.transcribe"
+EVALUATE_TASK = "workers.evaluate"
 SWEEP_TASK = "workers.sweep"
 
 VISIBILITY_TIMEOUT_S = 6 * 3600
 """Above the longest task: a message unacknowledged for so long is delivered again. Splitting a 24-hour file
 takes minutes; a wake-up lost with its worker is replaced by the sweep long before."""
+
+EVALUATE_EXPIRES_S = 300.0
+"""A wake-up for evaluation that waited so long has nothing to add: the sweep has sent newer ones."""
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +57,7 @@ def make_celery(settings: Settings) -> Celery:
         task_routes={
             SPLIT_TASK: {"queue": MEDIA_QUEUE},
             TRANSCRIBE_TASK: {"queue": GPU_QUEUE},
+            EVALUATE_TASK: {"queue": GPU_QUEUE},
             SWEEP_TASK: {"queue": CONTROL_QUEUE},
         },
         worker_prefetch_multiplier=1,
@@ -86,9 +91,9 @@ def _sender() -> Celery:
     return make_celery(Settings())
 
 
-def _send(task: str, queue: str) -> None:
+def _send(task: str, queue: str, *, expires_s: float | None = None) -> None:
     # A request must not hang on a dead broker: try once, and leave the rest to the sweep.
-    options: dict[str, Any] = {"queue": queue, "retry": False, "ignore_result": True}
+    options: dict[str, Any] = {"queue": queue, "retry": False, "ignore_result": True, "expires": expires_s}
     try:
         _sender().send_task(task, **options)
     except (OperationalError, OSError) as error:
@@ -103,3 +108,8 @@ def wake_split() -> None:
 def wake_transcribe() -> None:
     """Tell a GPU worker that segments may wait. Call after the commit."""
     _send(TRANSCRIBE_TASK, GPU_QUEUE)
+
+
+def wake_evaluate(*, expires_s: float = EVALUATE_EXPIRES_S) -> None:
+    """Tell a GPU worker that evaluation runs may wait. Call after the commit."""
+    _send(EVALUATE_TASK, GPU_QUEUE, expires_s=expires_s)

@@ -11,10 +11,11 @@ import structlog
 from sqlalchemy import Engine
 
 from db.connect import transaction
+from db.evaluation_runs import find_open_runs
 from db.queue import count_waiting, take_back_dead_claims
 from db.settings import Settings
 from db.uploads import expire_uploads, find_orphans
-from workers.queue import GPU_QUEUE, MEDIA_QUEUE, wake_split, wake_transcribe
+from workers.queue import GPU_QUEUE, MEDIA_QUEUE, wake_evaluate, wake_split, wake_transcribe
 
 log = structlog.get_logger(__name__)
 
@@ -33,10 +34,14 @@ def sweep(engine: Engine, settings: Settings) -> None:
         log.warning("swept", **asdict(swept), uploads_expired=len(expired))
     with engine.connect() as connection:
         waiting = count_waiting(connection, cap=1)
+        open_runs = find_open_runs(connection)
     if waiting.recordings and _is_empty(settings, MEDIA_QUEUE):
         wake_split()
     if waiting.segments and _is_empty(settings, GPU_QUEUE):
         wake_transcribe()
+    if open_runs:
+        # also where messages wait: a backlog's wake-ups would keep it out for ever. It expires with the next sweep
+        wake_evaluate(expires_s=settings.sweep_interval_s)
 
 
 def _remove_orphaned_files(engine: Engine, settings: Settings) -> None:

@@ -16,8 +16,10 @@ import torch
 from sqlalchemy import Connection, text
 
 from db.connect import transaction
+from db.evaluation_runs import find_open_runs
 from db.media_store import MediaStore
-from db.queue import claim_segments, count_waiting, return_claims, store_results
+from db.queue import claim_segments, count_waiting, return_claims, store_results, waiting_rank
+from db.states import Priority
 from db.work import Failure, ModelBinding, SegmentClaim, SegmentResult
 from speech.checkpoint import CheckpointCard, open_checkpoint, read_card
 from speech.cut import Span
@@ -25,7 +27,7 @@ from speech.engine import DecodeSettings, Hypothesis, Phi4Engine
 from speech.prompting import never
 from speech.working_copy import read_spans
 from workers.context import WorkerContext
-from workers.queue import wake_transcribe
+from workers.queue import wake_evaluate, wake_transcribe
 
 log = structlog.get_logger(__name__)
 
@@ -219,6 +221,8 @@ class _Feed:
         with transaction(self._context.engine) as tx:
             if self._is_stopping():
                 return_claims(tx.connection, self._context.session.worker_id)
+            if self.n_claimed and self._evaluation_waits(tx.connection):
+                tx.after_commit(wake_evaluate)
         if self.n_claimed and not self._is_blind:
             self._wake_for_the_rest()
 
@@ -227,12 +231,27 @@ class _Feed:
             if count_waiting(tx.connection, cap=1).segments:
                 tx.after_commit(wake_transcribe)
 
+    def _evaluation_waits(self, connection: Connection) -> bool:
+        """Whether this worker could go on with an evaluation run."""
+        has_sets = self._context.settings.datasets is not None
+        return has_sets and bool(find_open_runs(connection, self._binding.model_id))
+
+    def _gives_way(self, connection: Connection) -> bool:
+        """Whether only archive work is left to claim while evaluation waits: one claim of it, then its turn."""
+        if not self._evaluation_waits(connection):
+            return False
+        rank = waiting_rank(connection, self._binding.model_id)
+        return rank is not None and rank >= Priority.ARCHIVE.rank
+
     def _claim(self) -> list[Future[Audio]]:
         """Claim some segments and have their audio read: one piece of work per working copy."""
         if self._is_last or self._is_stopping() or time.monotonic() - self._started_at > RUN_LIMIT_S:
             return []
         worker_id = self._context.session.ensure_alive()
         with transaction(self._context.engine) as tx:
+            if self.n_claimed and self._gives_way(tx.connection):
+                self._is_last = True
+                return []
             claims = claim_segments(
                 tx.connection, worker_id, self._binding, limit=self.limit, may_isolate=not self.n_claimed
             )
