@@ -13,7 +13,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
-from api import batches, health, metrics, pages, problems, recordings, uploads
+from api import audio, batches, corrections, health, metrics, pages, problems, recordings, uploads
 from api.middleware import RequestMiddleware
 from api.parts import Parts
 from api.receive import OpenBodies
@@ -68,7 +68,7 @@ def create_app(
     app.state.error_page = pages.error_page
     problems.install(app)
     app.add_middleware(RequestMiddleware, metrics=app.state.metrics)
-    for module in (batches, recordings, uploads, health, metrics, pages):
+    for module in (batches, recordings, audio, corrections, uploads, health, metrics, pages):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=STATIC_DIR), name="static")
     return app

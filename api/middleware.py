@@ -26,7 +26,7 @@ MAX_JSON_BYTES = 32 * 2**20
 """Largest body outside uploads: a batch of 10,000 recordings with the longest names is below it."""
 
 CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 

@@ -11,10 +11,13 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from db import batches as rows
-from db import transcripts
+from db import corrections, transcripts
+from db.correction_draws import MAX_DRAWN
 from db.states import GapKind, Priority, RecordingState, SegmentState
 
 MAX_RECORDINGS = 10_000
+MAX_CORRECTIONS = 1_000
+MAX_BIGINT = 2**63 - 1
 ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
@@ -169,6 +172,7 @@ class Model(Out):
 
 
 class Segment(Out):
+    id: int | None
     index: int
     start_s: float
     end_s: float
@@ -211,6 +215,107 @@ class Transcript(Out):
     def of(cls, transcript: transcripts.Transcript) -> Self:
         """From what `db.transcripts` reads."""
         return cls.model_validate(transcript)
+
+
+class DrawIn(BaseModel):
+    """How many segments to draw for correction."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    n: Annotated[int, Field(ge=1, le=MAX_DRAWN, strict=True)] = 20
+
+
+class CorrectionIn(BaseModel):
+    """What a person says is said in a segment; empty where nothing is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str
+    corrected_by: Annotated[str, Field(description="Who says so: a name or an account.")]
+
+
+class ManyCorrectionsItem(CorrectionIn):
+    segment_id: Annotated[int, Field(ge=1, le=MAX_BIGINT, strict=True)]
+
+
+class ManyCorrectionsIn(BaseModel):
+    """Corrections stored all or none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    items: Annotated[list[ManyCorrectionsItem], Field(min_length=1, max_length=MAX_CORRECTIONS)]
+
+
+class ManyCorrections(BaseModel):
+    n_stored: int
+    n_unchanged: int
+    """Whose text was the current correction already."""
+
+
+class Correction(Out):
+    """A segment's correction."""
+
+    id: int
+    segment_id: int
+    recording_id: uuid.UUID
+    text: str
+    is_drawn: bool
+    """The segment was drawn for correction; otherwise a person chose it."""
+    is_current: bool
+    corrected_by: str
+    created_at: dt.datetime
+
+
+class CorrectedText(Correction):
+    """A correction beside what the model wrote."""
+
+    recording: str
+    start_s: float
+    end_s: float
+    transcribed: str
+
+
+class CorrectionPage(BaseModel):
+    items: list[CorrectedText]
+    next: int | None
+
+
+class SegmentToCorrect(Out):
+    """A segment with what a person needs to correct it."""
+
+    segment_id: int
+    recording_id: uuid.UUID
+    recording: str
+    programme: str | None
+    programme_kind: str | None
+    broadcast_on: dt.date | None
+    index: int
+    start_s: float
+    end_s: float
+    state: SegmentState
+    text: str | None
+    """What the model wrote."""
+    flags: list[str]
+    corrected: str | None
+    """The current correction; null without one."""
+    drawn_at: dt.datetime | None
+    stratum: str | None
+    audio_url: str
+    """The recording's audio, at this segment: a browser plays just that."""
+    notice: str | None
+
+    @classmethod
+    def of(cls, row: corrections.Segment) -> Self:
+        """From what `db.corrections` reads."""
+        values = {name: getattr(row, name) for name in cls.model_fields if hasattr(row, name)}
+        audio_url = f"/v1/recordings/{row.recording_id}/audio#t={row.start_s:.3f},{row.end_s:.3f}"
+        notice = transcripts.DEMO_NOTICE if row.is_demo else None
+        return cls.model_validate(values | {"audio_url": audio_url, "notice": notice})
+
+
+class SegmentPage(BaseModel):
+    items: list[SegmentToCorrect]
+    next: int | None
 
 
 def upload_url(upload_id: uuid.UUID) -> str:

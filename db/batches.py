@@ -40,6 +40,10 @@ class IdempotencyKeyReused(Exception):
     """The same idempotency key came with another request."""
 
 
+class RecordingUnknown(Exception):
+    """The broadcaster has no such recording."""
+
+
 @dataclass(frozen=True)
 class NewRecording:
     """A recording as it is announced."""
@@ -460,3 +464,19 @@ def find_recording(connection: Connection, broadcaster_id: int, recording_id: uu
         {"broadcaster_id": broadcaster_id, "recording_id": recording_id, "limit": 1},
     ).one_or_none()
     return _recording(row) if row else None
+
+
+def find_working_copy(connection: Connection, broadcaster_id: int, recording_id: uuid.UUID) -> str | None:
+    """Key of a recording's working copy in the object store; None before it is split.
+
+    Raises:
+        RecordingUnknown: the broadcaster has no such recording.
+    """
+    row = connection.execute(
+        text("SELECT working_copy_key FROM recordings WHERE id = :id AND broadcaster_id = :broadcaster_id"),
+        {"id": recording_id, "broadcaster_id": broadcaster_id},
+    ).one_or_none()
+    if row is None:
+        raise RecordingUnknown(f"there is no recording {recording_id}")
+    key: str | None = row.working_copy_key
+    return key

@@ -7,6 +7,7 @@ from the provider's own environment variables.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 from urllib.parse import unquote, urlsplit
@@ -17,6 +18,9 @@ from obstore.store import LocalStore, ObjectStore, from_url
 
 READ_BUFFER_BYTES = 1 << 20
 """Bytes fetched per range request while a file is read."""
+
+STREAM_PART_BYTES = 1 << 16
+"""Smallest part of a stream but the last."""
 
 
 def original_key(broadcaster_id: int, recording_id: uuid.UUID) -> str:
@@ -59,10 +63,32 @@ class MediaStore:
         try:
             reader = obstore.open_reader(self._store, key, buffer_size=READ_BUFFER_BYTES)
         except (NotFoundError, FileNotFoundError) as error:
-            raise MediaMissing(
-                f"{key} is not in the object store {self.url}: it was removed, or the address changed"
-            ) from error
+            raise self._missing(key) from error
         return cast("BinaryIO", reader)
+
+    def size_bytes(self, key: str) -> int:
+        """Length of an object. Raises MediaMissing as above."""
+        try:
+            return int(obstore.head(self._store, key)["size"])
+        except (NotFoundError, FileNotFoundError) as error:
+            raise self._missing(key) from error
+
+    def stream(self, key: str, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes of an object from `start` to before `stop`, in parts, by one request.
+
+        Raises:
+            MediaMissing: no such object; before the first part.
+        """
+        try:
+            answer = obstore.get(self._store, key, options={"range": (start, stop)})
+        except (NotFoundError, FileNotFoundError) as error:
+            raise self._missing(key) from error
+        return (bytes(part) for part in answer.stream(min_chunk_size=STREAM_PART_BYTES))
+
+    def _missing(self, key: str) -> MediaMissing:
+        return MediaMissing(
+            f"{key} is not in the object store {self.url}: it was removed, or the address changed"
+        )
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens where there is none."""

@@ -30,6 +30,8 @@ class Segment:
     mean_logprob: float | None
     flags: tuple[str, ...]
     failure_reason: str | None
+    id: int | None = None
+    """By which it is corrected."""
 
     @property
     def confidence(self) -> float | None:
@@ -108,7 +110,7 @@ def find_transcript(
         return None
     segments = connection.execute(
         text(
-            "SELECT index AS position, start_sample, end_sample, state, text, mean_logprob, flags, failure_reason "
+            "SELECT id, index AS position, start_sample, end_sample, state, text, mean_logprob, flags, failure_reason "
             "FROM segments WHERE transcript_id = :id ORDER BY start_sample"
         ),
         {"id": head.id},
@@ -145,6 +147,7 @@ def find_transcript(
                 mean_logprob=row.mean_logprob,
                 flags=tuple(row.flags),
                 failure_reason=row.failure_reason if row.state == "failed" else None,
+                id=row.id,
             )
             for row in segments
         ),

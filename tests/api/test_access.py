@@ -21,6 +21,11 @@ OPEN = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/", "/sess
 """Routes that need no key: none of them shows a row."""
 
 UNKNOWN_ID = "00000000-0000-7000-8000-000000000000"
+UNKNOWN_SEGMENT_ID = "800000000001"
+SEGMENT_ID = 700_000_000_001
+"""Long enough not to stand in an answer by chance."""
+
+CORRECTION = {"text": "Boas noites.", "corrected_by": "ana"}
 
 TUS_HEADERS = {
     "Tus-Resumable": "1.0.0",
@@ -56,31 +61,42 @@ def test_the_walk_finds_the_routes(app: FastAPI) -> None:
 
 
 def test_another_broadcasters_rows_answer_like_rows_that_do_not_exist(
-    app: FastAPI, tus: Tus, make_transcript: Callable[..., Any], make_broadcaster: Callable[..., Any]
+    app: FastAPI,
+    tus: Tus,
+    engine: Engine,
+    make_transcript: Callable[..., Any],
+    make_broadcaster: Callable[..., Any],
 ) -> None:
+    with transaction(engine) as tx:
+        tx.connection.execute(text(f"ALTER TABLE segments ALTER COLUMN id RESTART WITH {SEGMENT_ID}"))
     made = make_transcript()
     _, url = tus.begin(b"audio")
     ids = {
         "batch_id": str(made.batch_id),
         "recording_id": str(made.id),
         "upload_id": url.rsplit("/", 1)[1],
+        "segment_id": str(SEGMENT_ID),
     }
+    unknown = dict.fromkeys(ids, UNKNOWN_ID) | {"segment_id": UNKNOWN_SEGMENT_ID}
     stranger = make_broadcaster()
     tried = 0
     for method, path in routes(app):
         if "{" not in path or method == "OPTIONS":
             continue
         answers = []
-        for values in (ids, dict.fromkeys(ids, UNKNOWN_ID)):
-            answer = tus.client.request(
-                method, path.format(**values), headers=stranger.headers | TUS_HEADERS, content=b"audio"
-            )
+        for values in (ids, unknown):
+            sent: dict[str, Any] = {"headers": stranger.headers | TUS_HEADERS, "content": b"audio"}
+            if method == "PUT":
+                sent = {"headers": stranger.headers, "json": CORRECTION}
+            answer = tus.client.request(method, path.format(**values), **sent)
             assert answer.status_code == 404, f"{method} {path}: {answer.status_code} {answer.text}"
             answers.append((comparable(answer, values), sorted(answer.headers)))
         assert answers[0] == answers[1], f"{method} {path} tells another's row from none"
         tried += 1
-    assert tried >= 7
+    assert tried >= 11
     assert tus.offset(url) == 0
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM corrections")) == 0
 
 
 def comparable(answer: httpx.Response, values: dict[str, str]) -> str:
@@ -112,7 +128,9 @@ def test_every_route_that_shows_rows_needs_a_key(app: FastAPI, client: httpx.Cli
     for method, path in routes(app):
         if path in OPEN or method == "OPTIONS":
             continue
-        url = path.format(batch_id=UNKNOWN_ID, recording_id=UNKNOWN_ID, upload_id=UNKNOWN_ID)
+        url = path.format(
+            batch_id=UNKNOWN_ID, recording_id=UNKNOWN_ID, upload_id=UNKNOWN_ID, segment_id=UNKNOWN_SEGMENT_ID
+        )
         for headers in (
             {},
             {"Authorization": f"Bearer {wrong}"},

@@ -1,0 +1,94 @@
+"""A recording's audio for the ear: its working copy, in any part that a browser asks for."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+from fastapi import APIRouter, Request, Response
+from starlette.responses import StreamingResponse
+
+from api.auth import Caller
+from api.parts import UsesParts
+from api.problems import Problem, RecordingNotFound
+from db.batches import RecordingUnknown, find_working_copy
+from db.media_store import MediaMissing
+
+router = APIRouter(prefix="/v1/recordings", tags=["recordings"])
+
+MEDIA_TYPE = "audio/flac"
+RANGE_FORM = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
+
+
+class AudioNotReady(Problem):
+    status, code, title = 409, "audio_not_ready", "The recording has no audio to hear yet"
+
+
+class AudioMissing(Problem):
+    status, code, title = 404, "audio_missing", "The recording's audio is gone"
+
+
+class RangeNotSatisfiable(Problem):
+    status, code, title = 416, "range_not_satisfiable", "The range lies behind the end"
+
+
+def parse_range(value: str, size_bytes: int) -> tuple[int, int] | None:
+    """(first byte, byte behind the last) of a Range header; None where the whole is to be sent: no range, several,
+    or one of a form not known (RFC 9110, section 14.2).
+
+    Raises:
+        RangeNotSatisfiable: nothing of the range exists.
+    """
+    match = RANGE_FORM.fullmatch(value.replace(" ", ""))
+    if match is None or match.groups() == ("", ""):
+        return None
+    first, last = match.groups()
+    if not first:
+        start, stop = max(0, size_bytes - int(last)), size_bytes
+    else:
+        start, stop = int(first), min(int(last) + 1, size_bytes) if last else size_bytes
+        if last and int(last) < start:
+            return None
+    if start >= stop:
+        raise RangeNotSatisfiable(
+            f"bytes {value.partition('=')[2]} were asked for, and there are {size_bytes}: ask for less",
+            headers={"Content-Range": f"bytes */{size_bytes}"},
+        )
+    return start, stop
+
+
+@router.get(
+    "/{recording_id}/audio",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {MEDIA_TYPE: {}}},
+        206: {"description": "The part that `Range` asked for", "content": {MEDIA_TYPE: {}}},
+        409: {"description": "Not split yet"},
+    },
+)
+def get_audio(recording_id: uuid.UUID, request: Request, caller: Caller, parts: UsesParts) -> Response:
+    """A recording as 16 kHz mono FLAC, whole or the part that `Range` asks for. With `#t=start,end` (seconds) behind
+    the address a browser plays one segment."""
+    with parts.engine.connect() as connection:
+        try:
+            key = find_working_copy(connection, caller.id, recording_id)
+        except RecordingUnknown as error:
+            raise RecordingNotFound(recording_id) from error
+    if key is None:
+        raise AudioNotReady(f"recording {recording_id} was not split yet: ask again once it is transcribing")
+    try:
+        size_bytes = parts.media_store.size_bytes(key)
+        # each split has a key of its own, and its bytes never change
+        etag = f'"{key.rsplit("/", 1)[-1]}-{size_bytes}"'
+        asked = request.headers.get("range", "")
+        wanted = parse_range(asked, size_bytes) if request.headers.get("if-range", etag) == etag else None
+        start, stop = wanted or (0, size_bytes)
+        content = parts.media_store.stream(key, start, stop)
+    except MediaMissing as error:
+        raise AudioMissing(
+            f"the audio of recording {recording_id} is not in the object store: whoever runs this server can restore it"
+        ) from error
+    headers = {"Accept-Ranges": "bytes", "ETag": etag, "Content-Length": str(stop - start)}
+    if wanted:
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size_bytes}"
+    return StreamingResponse(content, 206 if wanted else 200, headers=headers, media_type=MEDIA_TYPE)
