@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo up test lint format clean sample-archive bench-engine bench-checkpoint
+.PHONY: help install demo up test lint format clean sample-archive simulate-drift bench-engine bench-checkpoint
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-engine: install ## Time the engine beside the card's way and padded genera
 
 bench-checkpoint: install ## Write, open and convert a random checkpoint of full size; needs 22 GB of disk (BENCH_ARGS)
 	@$(BIN)/python -m tests.benchmarks.full_size $(BENCH_ARGS)
+
+simulate-drift: install ## Prove intervals, false alarms and power by simulation (SIMULATE_ARGS="--pictures docs/pictures")
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.simulate_drift $(SIMULATE_ARGS)
 
 sample-archive: install ## Make samples/ anew from the test sentences
 	$(BIN)/python -m training.sample_archive

@@ -159,10 +159,9 @@ def group_indices(clusters: Sequence[Hashable] | None, n: int) -> IntArray:
     """
     if clusters is None:
         return np.arange(n)
-    numbers: dict[Hashable, int] = {}
-    alone = (("", index) for index in range(n))
-    named = ((cluster,) if cluster is not None else next(alone) for cluster in clusters)
-    return np.array([numbers.setdefault(name, len(numbers)) for name in named], dtype=np.int64)
+    named = [object() if cluster is None else cluster for cluster in clusters]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(named))}
+    return np.fromiter(map(numbers.__getitem__, named), np.int64, len(named))
 
 
 def _count_many(

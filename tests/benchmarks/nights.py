@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from evaluation.bootstrap import BOOTSTRAP_SAMPLES
 from evaluation.chart import ChartState, Residual, step
 from evaluation.compare import compare_counts
 from evaluation.drift import compare_windows
@@ -33,23 +34,39 @@ def verdicts(nights: Iterator[tuple[Residual, Measured]], n: int, *, restart: bo
 
 
 def fixed_nights(
-    generator: np.random.Generator, changed: float, factors: Iterator[float], new_system: float = 0.0
+    generator: np.random.Generator,
+    changed: float,
+    factors: Iterator[float],
+    new_system: float = 0.0,
+    *,
+    share: float = 1.0,
+    samples: int = BOOTSTRAP_SAMPLES,
 ) -> Iterator[tuple[Residual, Measured]]:
-    """Nights on one fixed set. `new_system`: share of utterances that a change of equal quality decodes anew, once."""
+    """Nights on one fixed set.
+
+    Args:
+        new_system: share of utterances that a change of equal quality decodes anew, once.
+        share: of speakers whom the factors hit.
+        samples: bootstrap draws; verdicts rest on none.
+    """
     made = FixedSet.make(generator)
     accepted = made.decode(generator)
     baseline, system = counts_of(accepted, made.words), made.again(accepted, generator, new_system)
     for seed, factor in enumerate(factors):
-        tonight = counts_of(made.again(system, generator, changed, factor), made.words)
-        difference = compare_counts(baseline, tonight, clusters=made.speakers, seed=seed)
+        tonight = counts_of(made.again(system, generator, changed, factor, share), made.words)
+        difference = compare_counts(baseline, tonight, clusters=made.speakers, seed=seed, samples=samples)
         yield difference.residual, measured(difference)
 
 
 def drift_nights(
-    generator: np.random.Generator, factors: Iterator[float], mix: tuple[float, ...] = (0.4, 0.2, 0.25, 0.15)
+    generator: np.random.Generator,
+    factors: Iterator[float],
+    mix: tuple[float, ...] = (0.4, 0.2, 0.25, 0.15),
+    *,
+    n_reference: int = 2_800,
 ) -> Iterator[tuple[Residual, Measured]]:
-    """Nights of 100 corrected segments each."""
-    reference = window(generator, 2_800)
+    """Nights of 100 corrected segments each, against a reference window of `n_reference`."""
+    reference = window(generator, n_reference)
     for factor in factors:
         difference = compare_windows(reference, window(generator, 100, factor, mix))
         yield difference.residual, measured(difference)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -45,18 +46,66 @@ class FixedSet:
         return generator.binomial(self.words, np.minimum(self.rates * factor, 1))
 
     def again(
-        self, errors: np.ndarray, generator: np.random.Generator, changed: float, factor: float = 1.0
+        self,
+        errors: np.ndarray,
+        generator: np.random.Generator,
+        changed: float,
+        factor: float = 1.0,
+        share: float = 1.0,
     ) -> np.ndarray:
         """The same system on another night, or a little-changed one: a share of the utterances is decoded anew.
 
-        With a `factor` above 1 further words go wrong: each right word with the chance that makes the total so.
+        With a `factor` above 1 further words go wrong: each right word with the chance that makes the total so. With a
+        `share` below 1 that hits the first speakers alone, so much harder that all together are up to the factor.
         """
         anew = generator.random(len(errors)) < changed
         errors = np.where(anew, self.decode(generator), errors)
         if factor > 1:
-            extra = np.minimum(self.rates * (factor - 1) / (1 - np.minimum(self.rates, 0.9)), 1)
+            hit = np.array(self.speakers) < share * (max(self.speakers) + 1)
+            more = (factor - 1) * (self.rates * self.words).sum() / (self.rates * self.words)[hit].sum()
+            extra = hit * np.minimum(self.rates * more / (1 - np.minimum(self.rates, 0.9)), 1)
             errors = errors + generator.binomial(np.maximum(self.words - errors, 0), extra)
         return errors
+
+
+UTTERANCES_A_SPEAKER = 19
+TRUTH_DRAWS = 400_000
+
+
+@dataclass(frozen=True)
+class Population:
+    """All speakers there are. A set of some of them has, by chance, another rate than all: intervals are about that."""
+
+    speaker_shape: float
+    """Speakers' rates spread by 1 / sqrt(shape) of their mean."""
+
+    def draw(self, generator: np.random.Generator, n_speakers: int) -> FixedSet:
+        """Utterances of some speakers; most say few, some many (geometric)."""
+        speakers = np.repeat(np.arange(n_speakers), generator.geometric(1 / UTTERANCES_A_SPEAKER, n_speakers))
+        words = 1 + generator.poisson(WORDS_AN_UTTERANCE - 1, len(speakers))
+        rates = (
+            ERROR_RATE * self._difficulty(generator, n_speakers)[speakers] * _own(generator, len(speakers))
+        )
+        return FixedSet(words, rates, [int(speaker) for speaker in speakers])
+
+    def rate(self, factor: float = 1.0) -> float:
+        """Over all words of all speakers: no word can have more than one error, so a little below ERROR_RATE."""
+        return _true_rate(self, factor)
+
+    def _difficulty(self, generator: np.random.Generator, n_speakers: int) -> np.ndarray:
+        return generator.gamma(self.speaker_shape, 1 / self.speaker_shape, n_speakers)
+
+
+@cache
+def _true_rate(population: Population, factor: float) -> float:
+    generator = np.random.default_rng(0)
+    rates = ERROR_RATE * population._difficulty(generator, TRUTH_DRAWS) * _own(generator, TRUTH_DRAWS)
+    # the mean is known but for what is cut off
+    return float(factor * ERROR_RATE - np.maximum(factor * rates - 1, 0).mean())
+
+
+def _own(generator: np.random.Generator, n_utterances: int) -> np.ndarray:
+    return generator.gamma(2, 1 / 2, n_utterances)
 
 
 STRATA = ("radio news", "radio talk", "television news", "television talk")
