@@ -127,10 +127,13 @@ BEGINNING = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def count_corrected(connection: Connection, model_id: int, until_at: dt.datetime) -> Corrected:
-    """Corrected segments of one model before `until_at`."""
+    """Corrected segments of one model before `until_at`, and after its last reference window was retired."""
+    retired_at = connection.scalar(
+        text("SELECT max(retired_at) FROM drift_references WHERE model_id = :model_id"), {"model_id": model_id}
+    )
     row = connection.execute(
         text(f"SELECT count(*) AS n, min(c.created_at) AS first_at {_FIRST_CORRECTIONS}"),
-        {"model_id": model_id, "from_at": BEGINNING, "until_at": until_at},
+        {"model_id": model_id, "from_at": retired_at or BEGINNING, "until_at": until_at},
     ).one()
     return Corrected(row.n, row.first_at)
 
