@@ -267,8 +267,22 @@ _PENDING_SQL = """
 """
 
 
+# Only of transcripts that the model began: few, found by their own index, however many segments wait.
+_BEGUN_SQL = """
+    SELECT s.id, s.transcript_id FROM transcripts t JOIN segments s ON s.transcript_id = t.id
+    WHERE t.model_id = :model_id AND t.finished_at IS NULL AND s.state = 'pending' AND s.losses {losses}
+    ORDER BY s.priority, s.id LIMIT :limit FOR UPDATE OF s SKIP LOCKED
+"""
+
+
 def claim_segments(
-    connection: Connection, worker_id: int, binding: ModelBinding, *, limit: int, may_isolate: bool = True
+    connection: Connection,
+    worker_id: int,
+    binding: ModelBinding,
+    *,
+    limit: int,
+    may_isolate: bool = True,
+    may_bind: bool = True,
 ) -> list[SegmentClaim]:
     """Take up to `limit` pending segments, from whichever recordings they come.
 
@@ -276,16 +290,18 @@ def claim_segments(
     that nothing else is under way.
 
     Transcripts that no model has begun are bound to `binding`; segments of transcripts that another model
-    has begun are left to it. Returns the claims in order of length, so that a batch pads little.
+    has begun are left to it. Unless `may_bind`, only segments of transcripts that this model has begun are
+    taken: it is about to be replaced. Returns the claims in order of length, so that a batch pads little.
     """
+    pending_sql = _PENDING_SQL if may_bind else _BEGUN_SQL
     parameters = {"model_id": binding.model_id, "losses": ISOLATE_AFTER_LOSSES}
     picked = connection.execute(
-        text(_PENDING_SQL.format(losses="< :losses")), parameters | {"limit": limit}
+        text(pending_sql.format(losses="< :losses")), parameters | {"limit": limit}
     ).all()
     is_isolated = not picked and may_isolate
     if is_isolated:
         picked = connection.execute(
-            text(_PENDING_SQL.format(losses=">= :losses")), parameters | {"limit": 1}
+            text(pending_sql.format(losses=">= :losses")), parameters | {"limit": 1}
         ).all()
     if not picked:
         return []

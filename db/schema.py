@@ -242,6 +242,7 @@ class Transcript(Base):
         ),
         Index("uq_transcripts_current", "recording_id", unique=True, postgresql_where=sql("is_current")),
         Index("ix_transcripts_recording_id", "recording_id"),
+        Index("ix_transcripts_begun", "model_id", postgresql_where=sql("finished_at IS NULL")),
         # a night's production is found through it: segments have no index on time, they are too many
         Index("ix_transcripts_finished_at", "finished_at", postgresql_where=sql("finished_at IS NOT NULL")),
     )

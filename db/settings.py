@@ -62,8 +62,12 @@ class Settings(BaseSettings):
     api_port: int = Field(default=8000, ge=0, le=65535)
     """Port that the API listens on; 0 takes a free one, which its log names."""
 
-    model: str = str(PROJECT_ROOT / "models" / "demo")
-    """Folder of the checkpoint that the GPU worker opens."""
+    demo_model: str = str(PROJECT_ROOT / "models" / "demo")
+    """Folder of the demo model: what is opened while neither `model` is set nor a model is deployed."""
+
+    model: str = Field(default_factory=lambda known: str(known["demo_model"]))
+    """Folder of the checkpoint that GPU workers open, whatever is deployed. Unset: the newest deployment
+    (`fonoteca model promote`)."""
 
     model_base: Path | None = None
     """Whole checkpoint under `model`, where that folder holds `audio_embed` alone. Unset: the one it names."""
@@ -149,6 +153,11 @@ class Settings(BaseSettings):
 
     max_upload_bytes: int = Field(default=200 * 2**30, gt=0)
     """Largest media file accepted."""
+
+    @property
+    def is_model_pinned(self) -> bool:
+        """Whether `model` was set by somebody: workers then open it and follow no deployment."""
+        return "model" in self.model_fields_set
 
     @cached_property
     def stack(self) -> dict[str, Any]:

@@ -542,6 +542,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("finished_at IS NOT NULL"),
     )
     op.create_index(
+        "ix_transcripts_begun",
+        "transcripts",
+        ["model_id"],
+        unique=False,
+        postgresql_where=sa.text("finished_at IS NULL"),
+    )
+    op.create_index(
         "ix_attempts_started_at", "attempts", ["started_at"], unique=False, postgresql_using="brin"
     )
     op.execute(ARCHIVE)
@@ -550,6 +557,11 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute(NO_ARCHIVE)
     op.drop_index("ix_attempts_started_at", table_name="attempts", postgresql_using="brin")
+    op.drop_index(
+        "ix_transcripts_begun",
+        table_name="transcripts",
+        postgresql_where=sa.text("finished_at IS NULL"),
+    )
     op.drop_index(
         "ix_transcripts_finished_at",
         table_name="transcripts",

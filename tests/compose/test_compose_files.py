@@ -161,7 +161,7 @@ def test_dockerfiles_copy_what_exists_and_run_as_an_ordinary_user(dockerfile: Pa
 def test_the_worker_image_carries_the_demo_model() -> None:
     text = (COMPOSE / "Dockerfile.worker").read_text()
     assert "COPY models/demo /opt/fonoteca/models/demo" in text
-    assert "FONOTECA_MODEL=/opt/fonoteca/models/demo" in text
+    assert "FONOTECA_DEMO_MODEL=/opt/fonoteca/models/demo" in text
     assert (ROOT / "models" / "demo" / "config.json").is_file()
     constraints = (ROOT / "constraints.txt").read_text().splitlines()
     assert "torch==2.13.0" in constraints
