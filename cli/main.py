@@ -26,6 +26,7 @@ COMMAND_MODULES = (
     "cli.export",
     "cli.transcribe",
     "cli.score",
+    "cli.evaluate",
     "cli.model",
     "cli.keys",
     "cli.migrate",

@@ -115,7 +115,7 @@ class AudioIndex:
             if row >= len(clips):
                 raise HeldOutError(f"{where}: {name} changed while it was read")
             found.append(AudioFacts(*clips[row]))
-        for name in self._known.keys() & stamps.keys():
+        for name in stale:
             if time.time_ns() - max(stamps[name][1:]) < FRESH_NS:
                 self._known[name]["stamp"] = None
         return found
@@ -143,8 +143,10 @@ class AudioIndex:
             content = json.loads(self._file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}  # not there yet, or damaged: everything is looked at again
-        is_ours = isinstance(content, dict) and content.get("version") == VERSION
-        return dict(content["files"]) if is_ours else {}
+        if not isinstance(content, dict) or content.get("version") != VERSION:
+            return {}
+        files = content.get("files")
+        return files if isinstance(files, dict) else {}
 
     def _save(self) -> None:
         if self._file is None:

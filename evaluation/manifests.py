@@ -146,11 +146,11 @@ def read_rows(layout: Layout) -> list[Row]:
     for file in layout.files:
         match layout.kind:
             case LayoutKind.MANIFEST:
-                named = _named_rows(file)
+                named = named_rows(file)
                 rows += _from_columns(layout, file, named, audio=("audio",), prefix="")
             case LayoutKind.AUDIOFOLDER:
                 prefix = "" if file.parent == layout.folder else f"{file.parent.name}/"
-                rows += _from_columns(layout, file, _named_rows(file), audio=("file_name",), prefix=prefix)
+                rows += _from_columns(layout, file, named_rows(file), audio=("file_name",), prefix=prefix)
             case LayoutKind.COMMON_VOICE:
                 # its fields are never quoted, and quotation marks are part of the sentences
                 named = _table_rows(file, "\t", quoted=False)
@@ -286,7 +286,8 @@ def clean(value: str, column: str, where: str) -> str:
     return unicodedata.normalize("NFC", value)
 
 
-def _named_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def named_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where it stands, values by column) of each row of a .jsonl, .csv or .tsv file."""
     match file.suffix:
         case ".jsonl" | ".ndjson":
             return _json_rows(file)

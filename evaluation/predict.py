@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import time
 import uuid
 from collections import deque
@@ -22,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import structlog
 import torch
 from sqlalchemy import Engine
 
@@ -51,7 +51,7 @@ Clip = npt.NDArray[np.float32]
 Key = tuple[int, int]
 """(utterance, which of its parts)"""
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 MAX_WHOLE_S = SplitSettings().max_ms / 1000
 READERS = 2
@@ -194,13 +194,6 @@ class _Slice:
         self.n_stored += stored
         self.n_failed += len(failed)
         self._n_samples += sum(durations[found.utterance_id] for found in predictions)
-        log.info(
-            "predictions_stored",
-            run_id=str(self.run_id),
-            stored=stored,
-            late=len(predictions) - stored,
-            failed=len(failed),
-        )
         self.on_progress(
             Progress(self.n_stored, self.n_failed, len(self.missing), self._n_samples / SAMPLE_RATE_HZ)
         )
@@ -274,9 +267,6 @@ class _Feed:
                 parts = future.result()
             except (OSError, HeldOutError, MediaError) as error:
                 self._check_reachable(utterance, error)
-                log.warning(
-                    "utterance_unreadable", key=utterance.key, audio=utterance.audio, reason=str(error)
-                )
                 self.ended.append(NewPrediction(utterance.utterance_id, None, failure_reason=_reason(error)))
                 continue
             if not parts:
@@ -355,7 +345,7 @@ def _generate(engine: Phi4Engine, feed: _Feed, is_stopping: Callable[[], bool]) 
                 except (torch.AcceleratorError, torch.OutOfMemoryError):
                     raise
                 except Exception as error:
-                    log.warning("stream_broke_off", utterances=len(feed.open), error=str(error))
+                    log.warning("the engine broke off with %d utterances: %s", len(feed.open), error)
                     has_failed = True
                     break
                 if found is None:
