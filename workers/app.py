@@ -17,7 +17,16 @@ from db.connect import make_engine
 from db.logs import configure_logging
 from db.settings import Settings
 from workers import context
-from workers.queue import EVALUATE_TASK, GPU_QUEUE, SPLIT_TASK, SWEEP_TASK, TRANSCRIBE_TASK, make_celery
+from workers.queue import (
+    EVALUATE_TASK,
+    GPU_QUEUE,
+    MESSAGES_TASK,
+    NIGHT_TASK,
+    SPLIT_TASK,
+    SWEEP_TASK,
+    TRANSCRIBE_TASK,
+    make_celery,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -94,6 +103,37 @@ def sweep() -> None:
     engine = make_engine(settings.require_database_url(), application_name="fonoteca-sweep", pool_size=1)
     try:
         run_sweep(engine, settings)
+    finally:
+        engine.dispose()
+
+
+_night_retries: Any = None
+
+
+@app.task(name=NIGHT_TASK)
+def night() -> None:
+    """Settle, begin, prepare and report nights, as far as each can be brought now."""
+    global _night_retries
+    from db.media_store import MediaStore
+    from workers.night import Retries, look_after_nights
+
+    _night_retries = _night_retries or Retries()
+    engine = make_engine(settings.require_database_url(), application_name="fonoteca-night", pool_size=1)
+    try:
+        store = MediaStore(settings.require_storage_url())
+        look_after_nights(engine, settings, store, retries=_night_retries)
+    finally:
+        engine.dispose()
+
+
+@app.task(name=MESSAGES_TASK)
+def messages() -> None:
+    """Deliver the messages that are due."""
+    from workers.messages import deliver_messages
+
+    engine = make_engine(settings.require_database_url(), application_name="fonoteca-messages", pool_size=1)
+    try:
+        deliver_messages(engine, settings)
     finally:
         engine.dispose()
 

@@ -19,11 +19,16 @@ from db.settings import Settings
 MEDIA_QUEUE = "media"
 GPU_QUEUE = "gpu"
 CONTROL_QUEUE = "control"
+QUALITY_QUEUE = "quality"
+"""Of nights and messages: a minute of computing, or a mail server that does not answer, holds up neither splitting nor
+transcribing nor the sweep."""
 
 SPLIT_TASK = "workers.split"
 TRANSCRIBE_TASK = "workers.transcribe"
 EVALUATE_TASK = "workers.evaluate"
 SWEEP_TASK = "workers.sweep"
+NIGHT_TASK = "workers.night"
+MESSAGES_TASK = "workers.messages"
 
 VISIBILITY_TIMEOUT_S = 6 * 3600
 """Above the longest task: a message unacknowledged for so long is delivered again. Splitting a 24-hour file
@@ -31,6 +36,9 @@ takes minutes; a wake-up lost with its worker is replaced by the sweep long befo
 
 EVALUATE_EXPIRES_S = 300.0
 """A wake-up for evaluation that waited so long has nothing to add: the sweep has sent newer ones."""
+
+NIGHT_INTERVAL_S = 60.0
+"""How often somebody looks whether a night is due, ready or to be reported, and whether a message waits."""
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +67,8 @@ def make_celery(settings: Settings) -> Celery:
             TRANSCRIBE_TASK: {"queue": GPU_QUEUE},
             EVALUATE_TASK: {"queue": GPU_QUEUE},
             SWEEP_TASK: {"queue": CONTROL_QUEUE},
+            NIGHT_TASK: {"queue": QUALITY_QUEUE},
+            MESSAGES_TASK: {"queue": QUALITY_QUEUE},
         },
         worker_prefetch_multiplier=1,
         worker_cancel_long_running_tasks_on_connection_loss=False,
@@ -79,6 +89,16 @@ def make_celery(settings: Settings) -> Celery:
                 "schedule": settings.sweep_interval_s,
                 # a sweep that nobody could run before the next one is due has nothing to add
                 "options": {"expires": settings.sweep_interval_s},
+            },
+            "night": {
+                "task": NIGHT_TASK,
+                "schedule": NIGHT_INTERVAL_S,
+                "options": {"expires": NIGHT_INTERVAL_S},
+            },
+            "messages": {
+                "task": MESSAGES_TASK,
+                "schedule": NIGHT_INTERVAL_S,
+                "options": {"expires": NIGHT_INTERVAL_S},
             },
         },
         timezone="UTC",
@@ -113,3 +133,8 @@ def wake_transcribe() -> None:
 def wake_evaluate(*, expires_s: float = EVALUATE_EXPIRES_S) -> None:
     """Tell a GPU worker that evaluation runs may wait. Call after the commit."""
     _send(EVALUATE_TASK, GPU_QUEUE, expires_s=expires_s)
+
+
+def wake_night() -> None:
+    """Tell the quality worker that a night was begun by hand; beat would within a minute. Call after the commit."""
+    _send(NIGHT_TASK, QUALITY_QUEUE)
