@@ -38,6 +38,8 @@ class _Candidate:
 
     transcript_id: uuid.UUID
     stratum: str
+    n_drawn: int = 0
+    """By this draw."""
 
 
 def draw_segments(
@@ -140,8 +142,11 @@ def _draw(
         for candidate, wanted in plan:
             found = len(got.get(candidate.transcript_id, []))
             counts[candidate.stratum] += found
+            candidate.n_drawn += found
             if found == wanted:
                 queues[candidate.stratum].append(candidate)  # there may be more in it
+        for stratum, queue in queues.items():
+            queues[stratum] = deque(sorted(queue, key=lambda candidate: candidate.n_drawn))
     return drawn
 
 

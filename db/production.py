@@ -129,7 +129,8 @@ BEGINNING = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 def count_corrected(connection: Connection, model_id: int, until_at: dt.datetime) -> Corrected:
     """Corrected segments of one model before `until_at`, and after its last reference window was retired."""
     retired_at = connection.scalar(
-        text("SELECT max(retired_at) FROM drift_references WHERE model_id = :model_id"), {"model_id": model_id}
+        text("SELECT max(retired_at) FROM drift_references WHERE model_id = :model_id"),
+        {"model_id": model_id},
     )
     row = connection.execute(
         text(f"SELECT count(*) AS n, min(c.created_at) AS first_at {_FIRST_CORRECTIONS}"),
