@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from db.baselines import (
 from db.evaluation_runs import Run, read_predictions
 from db.quality_schema import Question
 from db.verdicts import VerdictRow, read_chart
-from evaluation.chart import ChartState, step
+from evaluation.chart import ChartState, Residual, step
 from evaluation.chart_json import from_json, to_json
 from evaluation.compare import Difference
 from evaluation.paired_runs import (
@@ -105,7 +106,7 @@ def _measured(
     pair = pair_runs(read_predictions(connection, baseline.run_id), read_predictions(connection, run.run_id))
     difference = pair.difference
     before, restarted = _chart_before(connection, run, night, baseline)
-    judgement = judge(run.set_name, step(before, difference.residual), measured(difference))
+    judgement = judge(run.set_name, step(before, _residual(difference)), measured(difference))
     assert run.model_id is not None
     model = model_names(connection, {run.model_id})[run.model_id]
     changes = find_changes(baseline, run, model)
@@ -136,6 +137,15 @@ def _measured(
         n_utterances=len(pair.rows),
         n_words=difference.a.reference_length,
     )
+
+
+def _residual(difference: Difference) -> Residual:
+    """For the chart. A night that wrote what the baseline wrote has no error of its own to be divided by; it counts as
+    exactly as the baseline's rate is known, so that after a fault was put right the chart falls as on other nights."""
+    if difference.n_clusters_changed:
+        return difference.residual
+    error = math.sqrt(max(1, difference.a.errors)) / max(1, difference.a.reference_length)
+    return Residual(value=0.0, standard_error=error, lasting_error=error, z=0.0)
 
 
 def _difference(difference: Difference) -> dict[str, Any]:

@@ -77,6 +77,15 @@ GPU_WORKER = ServiceSpec(
     ready_timeout_s=900,  # reads billions of weights first
 )
 
+QUALITY_WORKER = ServiceSpec(
+    name="quality-worker",
+    # a process of its own: settling a night computes for a minute, and mail servers may be slow to answer
+    arguments=_worker("quality", "--pool=solo", "quality"),
+    drain_s=60,
+    ready_line=r"\bquality@\S+ ready",
+    ready_timeout_s=120,
+)
+
 BEAT = ServiceSpec(
     name="beat",
     arguments=(
@@ -87,5 +96,5 @@ BEAT = ServiceSpec(
     ready_line=r"beat: Starting",
 )
 
-SERVICES = (API, MEDIA_WORKER, GPU_WORKER, BEAT)
+SERVICES = (API, MEDIA_WORKER, GPU_WORKER, QUALITY_WORKER, BEAT)
 """In the order of starting."""

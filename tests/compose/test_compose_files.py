@@ -12,8 +12,18 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from compose.local.services import API, BEAT, GPU_WORKER, MEDIA_WORKER, MIGRATE, SERVICES, ServiceSpec
+from compose.local.services import (
+    API,
+    BEAT,
+    GPU_WORKER,
+    MEDIA_WORKER,
+    MIGRATE,
+    QUALITY_WORKER,
+    SERVICES,
+    ServiceSpec,
+)
 from db.settings import Settings
+from workers.queue import CONTROL_QUEUE, GPU_QUEUE, MEDIA_QUEUE, QUALITY_QUEUE
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "compose"
@@ -71,7 +81,7 @@ def test_containers_run_the_commands_of_the_table(
 
 def test_the_table_and_the_files_name_the_same_services(services: dict[str, dict[str, Any]]) -> None:
     assert set(services) == {"postgres", "valkey", MIGRATE.name} | {spec.name for spec in SERVICES}
-    assert (API, MEDIA_WORKER, GPU_WORKER, BEAT) == SERVICES
+    assert (API, MEDIA_WORKER, GPU_WORKER, QUALITY_WORKER, BEAT) == SERVICES
 
 
 def test_every_service_restarts_drains_and_reports_its_health(services: dict[str, dict[str, Any]]) -> None:
@@ -110,7 +120,9 @@ def test_images_are_built_from_files_that_exist(services: dict[str, dict[str, An
     for service in services.values():
         for volume in service.get("volumes", []):
             if isinstance(volume, str):
-                assert volume.split(":")[0] in volumes
+                # a folder of the host where compose/.env names one, else a volume of this name
+                named = re.sub(r"^\$\{[A-Z_]+:-(\w+)\}", r"\1", volume)
+                assert named.split(":")[0] in volumes
 
 
 def test_the_gpu_worker_has_its_device_and_the_mounts_of_the_models_own_container(
@@ -125,6 +137,33 @@ def test_the_gpu_worker_has_its_device_and_the_mounts_of_the_models_own_containe
     assert mounts == {"/workspace/model": True, "/mnt/datasets": True, "/workspace/outputs": False}
     assert gpu["environment"]["FONOTECA_MODEL"] == "/workspace/model"
     assert "fonoteca:/var/lib/fonoteca" in gpu["volumes"]
+
+
+def test_the_quality_worker_reads_the_sets_where_its_setting_says(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    quality = services[QUALITY_WORKER.name]
+    assert "${FONOTECA_DATASETS_DIR:-datasets}:/mnt/datasets:ro" in quality["volumes"]
+    for spec in (QUALITY_WORKER, GPU_WORKER):
+        assert (
+            services[spec.name]["environment"]["FONOTECA_DATASETS"]
+            == "${FONOTECA_DATASETS_DIR:+/mnt/datasets}"
+        )
+    consumed = {
+        queue
+        for spec in SERVICES
+        if "-Q" in spec.arguments
+        for queue in spec.arguments[spec.arguments.index("-Q") + 1].split(",")
+    }
+    assert consumed == {MEDIA_QUEUE, GPU_QUEUE, CONTROL_QUEUE, QUALITY_QUEUE}
+
+
+def test_every_setting_of_nights_and_alerts_reaches_the_services() -> None:
+    passed = load("compose.yaml")["x-environment"]
+    prefixes = ("night", "drift_", "alert_", "smtp_", "mail_", "report_")
+    ours = {f"FONOTECA_{name}".upper() for name in Settings.model_fields if name.startswith(prefixes)}
+    assert len(ours) > 10
+    assert ours <= set(passed)
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)

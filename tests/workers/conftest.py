@@ -12,13 +12,13 @@ import pytest
 from sqlalchemy import Engine, text
 
 from compose.local.process import Service
-from compose.local.services import BEAT, GPU_WORKER, MEDIA_WORKER, ServiceSpec
+from compose.local.services import BEAT, GPU_WORKER, MEDIA_WORKER, QUALITY_WORKER, ServiceSpec
 from compose.local.spawn import wait_until
 from db.settings import Settings
 from workers.context import WorkerContext
 from workers.transcribe import Transcriber
 
-SPECS = {spec.name: spec for spec in (BEAT, GPU_WORKER, MEDIA_WORKER)}
+SPECS = {spec.name: spec for spec in (BEAT, GPU_WORKER, MEDIA_WORKER, QUALITY_WORKER)}
 
 
 @pytest.fixture
@@ -46,7 +46,9 @@ def start_service(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., 
         home.mkdir(exist_ok=True)
         command = spec.command(os.sys.executable, home)
         # several of a kind on one host need names of their own
-        command = [re.sub(r"^(media|gpu)@", rf"\g<1>{len(started)}@", argument) for argument in command]
+        command = [
+            re.sub(r"^(media|gpu|quality)@", rf"\g<1>{len(started)}@", argument) for argument in command
+        ]
         service = Service(
             f"{name}-{len(started)}",
             command,
