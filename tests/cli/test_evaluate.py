@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from sqlalchemy import Engine, text
 from compose.local.spawn import wait_until
 from db.settings import Settings
 from evaluation.score import score
-from tests.cli.conftest import Ended, start_fonoteca
+from tests.cli.conftest import REPOSITORY, Ended
 from tests.evaluation.made_sets import SENTENCES, make_set
 
 Run = Callable[..., Ended]
@@ -152,11 +154,21 @@ def test_limit_is_a_beginning_that_the_whole_goes_on_from(fonoteca: Run, dataset
 def test_interrupted_and_resumed_is_uninterrupted(
     fonoteca: Run, datasets: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    n = 30
+    n = 10
     make_set(datasets, "radio", n)
     monkeypatch.setenv("FONOTECA_GPU_SLOTS", "1")
     # killed without a chance to say goodbye
-    killed = start_fonoteca("evaluate", env={**os.environ, "OMP_NUM_THREADS": "1"})
+    storing_often = (
+        "import evaluation.predict; evaluation.predict.STORE_UTTERANCES = 2; "
+        "import cli.main; cli.main.main(['evaluate'])"
+    )
+    killed = subprocess.Popen(
+        [sys.executable, "-c", storing_often],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
     def some() -> bool:
         assert killed.poll() is None, killed.communicate()
