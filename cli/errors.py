@@ -21,8 +21,12 @@ class CliError(Exception):
 EXPECTED_ERRORS = frozenset(
     {
         "compose.local.errors.StackError",
+        "db.alerts.AlertUnknown",
+        "db.baselines.BaselineRefused",
         "db.broadcasters.ApiKeyUnknown",
         "db.broadcasters.BroadcasterNameMalformed",
+        "db.nights.NightRefused",
+        "db.nights.ZoneUnknown",
         "db.settings.SettingMissing",
         "speech.stored.CheckpointError",
         "speech.errors.MediaError",

@@ -12,12 +12,11 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from db.alerts import AlertRow, close_alert, find_open, follow_alert, open_alert
-from db.messages import NewMessage, add_message
-from db.quality_schema import AlertKind, Channel, MessageKind, Question
+from db.alerts import AlertRow, find_open, follow_alert, open_alert
+from db.quality_schema import AlertKind, MessageKind, Question
 from db.settings import Settings
 from db.verdicts import VerdictRow, nights_not_measured
-from evaluation.alert_texts import mail_subject, mail_text
+from evaluation.alert_messages import close_and_tell, tell
 from evaluation.verdict import Cause, Verdict
 
 SYSTEM = "system"
@@ -47,7 +46,7 @@ def update_alerts(
 def _update_change(connection: Connection, row: VerdictRow, kind: AlertKind, settings: Settings) -> None:
     alert = find_open(connection, kind, row.subject)
     if alert is not None and (replaced := _replaced(alert, row)):
-        _close(connection, alert, SYSTEM, replaced, settings)
+        close_and_tell(connection, alert, SYSTEM, replaced, settings)
         alert = None
     if row.verdict == Verdict.REGRESSED:
         if alert is None:
@@ -59,7 +58,7 @@ def _update_change(connection: Connection, row: VerdictRow, kind: AlertKind, set
         n_quiet = alert.n_quiet_nights + 1 if is_quiet else 0
         alert = _follow(connection, alert, row, n_quiet_nights=n_quiet)
         if n_quiet >= QUIET_NIGHTS:
-            _close(connection, alert, SYSTEM, f"{n_quiet} nights in a row {row.verdict}", settings)
+            close_and_tell(connection, alert, SYSTEM, f"{n_quiet} nights in a row {row.verdict}", settings)
 
 
 def _update_missing(
@@ -69,7 +68,7 @@ def _update_missing(
     if row.cause != Cause.NOT_MEASURED:
         if alert is not None:
             alert = _follow(connection, alert, row, n_quiet_nights=1)
-            _close(connection, alert, SYSTEM, "measured again", settings)
+            close_and_tell(connection, alert, SYSTEM, "measured again", settings)
     elif alert is not None:
         _follow(connection, alert, row, n_quiet_nights=0)
     elif (
@@ -88,29 +87,6 @@ def _replaced(alert: AlertRow, row: VerdictRow) -> str | None:
     return None
 
 
-def close_for_replacement(
-    connection: Connection, kind: AlertKind, subject: str, *, closed_by: str, reason: str, settings: Settings
-) -> AlertRow | None:
-    """Close the alert, if one is open, whose baseline or reference window a person has just replaced."""
-    alert = find_open(connection, kind, subject)
-    if alert is None:
-        return None
-    return _close(connection, alert, closed_by, reason, settings)
-
-
-def close_by_hand(
-    connection: Connection, alert_id: int, *, closed_by: str, reason: str, settings: Settings
-) -> AlertRow:
-    """Close an alert on a person's word. The next night that is as bad opens a new one.
-
-    Raises:
-        db.alerts.AlertUnknown: none of this number is open.
-    """
-    closed = close_alert(connection, alert_id, closed_by=closed_by, reason=reason)
-    _tell(connection, MessageKind.ALERT_CLOSED, closed, settings)
-    return closed
-
-
 def _open(
     connection: Connection, row: VerdictRow, kind: AlertKind, sentence: str, settings: Settings
 ) -> AlertRow:
@@ -122,7 +98,7 @@ def _open(
         sentence=sentence,
         evidence=evidence_of(row),
     )
-    _tell(connection, MessageKind.ALERT_OPENED, alert, settings)
+    tell(connection, MessageKind.ALERT_OPENED, alert, settings)
     return alert
 
 
@@ -141,12 +117,6 @@ def _follow(connection: Connection, alert: AlertRow, row: VerdictRow, *, n_quiet
     )
 
 
-def _close(connection: Connection, alert: AlertRow, by: str, reason: str, settings: Settings) -> AlertRow:
-    closed = close_alert(connection, alert.id, closed_by=by, reason=reason)
-    _tell(connection, MessageKind.ALERT_CLOSED, closed, settings)
-    return closed
-
-
 def evidence_of(row: VerdictRow) -> dict[str, Any]:
     """A verdict as JSON, without its chart and what the alert says anyway."""
     left_out = {"chart", "sentence", "subject"}
@@ -154,52 +124,3 @@ def evidence_of(row: VerdictRow) -> dict[str, Any]:
         each.name: getattr(row, each.name) for each in fields(VerdictRow) if each.name not in left_out
     }
     return found | {"night": row.night.isoformat(), "run_id": str(row.run_id) if row.run_id else None}
-
-
-# --- messages ----------------------------------------------------------------------------------------------
-
-
-def addresses(listed: str | None) -> list[str]:
-    """E-mail addresses separated by commas, each once."""
-    return list(dict.fromkeys(part.strip() for part in (listed or "").split(",") if part.strip()))
-
-
-def _tell(connection: Connection, kind: MessageKind, alert: AlertRow, settings: Settings) -> None:
-    subject = mail_subject(kind, alert, settings.report_language)
-    if settings.alert_webhook_url:
-        message = NewMessage(
-            kind, Channel.WEBHOOK, settings.alert_webhook_url, subject, webhook_body(alert), alert_id=alert.id
-        )
-        add_message(connection, message)
-    text = mail_text(kind, alert, settings.report_language)
-    for recipient in addresses(settings.alert_mail_to):
-        mail = NewMessage(kind, Channel.EMAIL, recipient, subject, {"text": text}, alert_id=alert.id)
-        add_message(connection, mail)
-
-
-def tell_of_report(connection: Connection, night: Any, subject: str, text: str, settings: Settings) -> None:
-    """Mail a night's report to those who asked for it."""
-    for recipient in addresses(settings.report_mail_to):
-        add_message(
-            connection,
-            NewMessage(MessageKind.REPORT, Channel.EMAIL, recipient, subject, {"text": text}, night=night),
-        )
-
-
-def webhook_body(alert: AlertRow) -> dict[str, Any]:
-    """What a webhook is told of an alert; docs/alerts.md describes it."""
-    return {
-        "alert": {
-            "id": alert.id,
-            "kind": alert.kind,
-            "subject": alert.subject,
-            "sentence": alert.sentence,
-            "opened_night": alert.opened_night.isoformat(),
-            "opened_at": alert.opened_at.isoformat(),
-            "last_night": alert.last_night.isoformat(),
-            "closed_at": alert.closed_at.isoformat() if alert.closed_at else None,
-            "closed_by": alert.closed_by,
-            "close_reason": alert.close_reason,
-        },
-        "evidence": alert.evidence,
-    }

@@ -30,7 +30,8 @@ from db.production import model_in_service
 from db.quality_schema import NightState
 from db.settings import Settings
 from db.verdicts import store_verdict
-from evaluation.alerting import tell_of_report, update_alerts
+from evaluation.alert_messages import tell_of_report
+from evaluation.alerting import update_alerts
 from evaluation.held_out import HeldOutError, Unreadable, find_sets, read_nightly_sets
 from evaluation.night_production import judge_drift, judge_unreferenced
 from evaluation.night_regression import judge_run
