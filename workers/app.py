@@ -37,17 +37,19 @@ settings = Settings()
 app = make_celery(settings)
 
 
-_transcriber: Any = None
+_serving: Any = None
 
 
-def _open_transcriber() -> Any:
-    """This process's engine, opened on first use. Imported late: beat and the media worker need no model."""
-    global _transcriber
-    if _transcriber is None:
-        from workers.transcribe import Transcriber
+def _open_serving() -> Any:
+    """This process's model, opened on first use. Imported late: beat and the media worker need none."""
+    global _serving
+    if _serving is None:
+        from workers.serving import Serving
 
-        _transcriber = Transcriber.open(context.current("gpu"))
-    return _transcriber
+        serving = Serving(context.current("gpu"))
+        serving.open()
+        _serving = serving
+    return _serving
 
 
 def is_shutting_down() -> bool:
@@ -72,10 +74,10 @@ def split() -> None:
 @app.task(name=TRANSCRIBE_TASK)
 def transcribe() -> None:
     """Transcribe pending segments, for a minute at most."""
-    from workers.transcribe import DeviceLost, transcribe_pending
+    from workers.transcribe import DeviceLost
 
     try:
-        transcribe_pending(context.current("gpu"), _open_transcriber(), is_stopping=is_shutting_down)
+        _open_serving().transcribe(is_stopping=is_shutting_down)
     except DeviceLost:
         log.exception("device_lost")
         # in order is not possible any more: the claims are back already, and the supervisor starts a new process
@@ -85,11 +87,10 @@ def transcribe() -> None:
 @app.task(name=EVALUATE_TASK)
 def evaluate() -> None:
     """Generate predictions of the night's evaluation runs, for a minute at most."""
-    from workers.evaluate import evaluate_pending
     from workers.transcribe import DeviceLost
 
     try:
-        evaluate_pending(context.current("gpu"), _open_transcriber(), is_stopping=is_shutting_down)
+        _open_serving().evaluate(is_stopping=is_shutting_down)
     except DeviceLost:
         log.exception("device_lost")
         os._exit(EXIT_DEVICE_LOST)
@@ -149,9 +150,9 @@ def open_model_at_start(instance: Any, **_: Any) -> None:
     """A GPU worker opens its model before it takes work, so that a wrong folder shows at once."""
     if GPU_QUEUE in instance.app.amqp.queues.consume_from:
         try:
-            _open_transcriber()
+            _open_serving()
         except Exception as error:
-            log.error("model_not_opened", model=settings.model, reason=str(error))
+            log.error("model_not_opened", reason=str(error))
             raise SystemExit(f"fonoteca: the GPU worker cannot start: {error}") from error
 
 

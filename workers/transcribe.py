@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import structlog
 import torch
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
+from db import models
 from db.connect import transaction
 from db.evaluation_runs import find_open_runs
 from db.media_store import MediaStore
 from db.queue import claim_segments, count_waiting, return_claims, store_results, waiting_rank
 from db.states import Priority
 from db.work import Failure, ModelBinding, SegmentClaim, SegmentResult
-from speech.checkpoint import CheckpointCard, open_checkpoint, read_card
+from speech.checkpoint import CheckpointCard, CheckpointError, open_checkpoint, read_card
 from speech.cut import Span
 from speech.engine import DecodeSettings, Hypothesis, Phi4Engine
 from speech.prompting import never
@@ -55,19 +56,42 @@ class Transcriber:
             speech.checkpoint.CheckpointError: the folder holds none that can be opened.
         """
         settings = context.settings
-        card = read_card(settings.model, base=settings.model_base)
-        if settings.model_name:
-            card = replace(card, name=settings.model_name)
-        model, tokenizer = open_checkpoint(
-            settings.model, base=settings.model_base, device=settings.device, dtype=settings.dtype
-        )
+        base = str(settings.model_base) if settings.model_base else None
+        return cls.open_at(context, settings.model, base=base, name=settings.model_name)
+
+    @classmethod
+    def open_at(
+        cls,
+        context: WorkerContext,
+        location: str,
+        *,
+        base: str | None = None,
+        name: str | None = None,
+        weights_sha256: str | None = None,
+    ) -> Transcriber:
+        """Open the checkpoint in a folder and register it.
+
+        Args:
+            name: of its row; None takes the checkpoint's own.
+            weights_sha256: what its weights must be; None takes any.
+
+        Raises:
+            speech.checkpoint.CheckpointError: the folder holds none that can be opened, or other weights.
+        """
+        settings = context.settings
+        card = read_card(location, base=base)
+        require_weights(card, location, weights_sha256)
+        if name:
+            card = replace(card, name=name)
+        model, tokenizer = open_checkpoint(location, base=base, device=settings.device, dtype=settings.dtype)
         engine = Phi4Engine(model, tokenizer, settings=DecodeSettings(max_slots=settings.gpu_slots))
         with transaction(context.engine) as tx:
-            model_id = register_model(tx.connection, card)
+            model_id = register_model(tx.connection, card, location=location, base=base)
         log.info(
             "model_opened",
             model=card.name,
             weights_sha256=card.weights_sha256,
+            location=location,
             device=str(model.device),
             dtype=str(model.dtype),
             slots=engine.n_slots,
@@ -75,32 +99,48 @@ class Transcriber:
         return cls(engine, ModelBinding(model_id, engine.prompt, engine.describe()))
 
 
-def register_model(connection: Connection, card: CheckpointCard) -> int:
-    """The id of this checkpoint's row in `models`, made on first sight."""
-    model_id: int | None = connection.scalar(
-        text(
-            """
-            INSERT INTO models (name, weights_sha256, is_demo, config)
-            VALUES (:name, :weights_sha256, :is_demo, CAST(:config AS jsonb))
-            ON CONFLICT (name, weights_sha256) DO UPDATE SET is_demo = EXCLUDED.is_demo
-            RETURNING id
-            """
-        ),
-        {
-            "name": card.name,
-            "weights_sha256": card.weights_sha256,
-            "is_demo": card.is_demo,
-            "config": json.dumps(
-                {"layout": card.layout, "n_tensors": card.n_tensors, "n_bytes": card.n_bytes}
-            ),
-        },
+def require_weights(card: CheckpointCard, location: str, weights_sha256: str | None) -> None:
+    """Refuse a checkpoint whose weights are not those that were deployed.
+
+    Raises:
+        CheckpointError: they are others.
+    """
+    if weights_sha256 is not None and card.weights_sha256 != weights_sha256:
+        raise CheckpointError(
+            f"{location}: its weights are not those that were deployed ({card.weights_sha256[:12]}, not "
+            f"{weights_sha256[:12]}): put the old ones back, or promote these"
+        )
+
+
+def register_model(
+    connection: Connection, card: CheckpointCard, *, location: str | None = None, base: str | None = None
+) -> int:
+    """The id of this checkpoint's row in `models`, made on first sight.
+
+    Args:
+        location: its folder, noted so that what the model began can be finished after another was deployed.
+    """
+    config: dict[str, str | int | None] = {
+        "layout": card.layout,
+        "n_tensors": card.n_tensors,
+        "n_bytes": card.n_bytes,
+    }
+    if location is not None:
+        config |= {
+            "location": str(Path(location).absolute()),
+            "base": str(Path(base).absolute()) if base else None,
+        }
+    return models.register_model(
+        connection, models.NewModel(card.name, card.weights_sha256, card.is_demo, config)
     )
-    assert model_id is not None
-    return model_id
 
 
 def transcribe_pending(
-    context: WorkerContext, transcriber: Transcriber, *, is_stopping: Callable[[], bool] = never
+    context: WorkerContext,
+    transcriber: Transcriber,
+    *,
+    is_stopping: Callable[[], bool] = never,
+    may_bind: bool = True,
 ) -> int:
     """Transcribe pending segments until none waits for this model, or RUN_LIMIT_S is over.
 
@@ -111,6 +151,7 @@ def transcribe_pending(
     Args:
         is_stopping: once true, what stands in the engine's slots is finished, and the rest of what is claimed
             goes back.
+        may_bind: begin new transcripts; else only those are finished that this model began.
 
     Returns:
         How many segments were claimed; 0 when none waits for this model.
@@ -121,7 +162,7 @@ def transcribe_pending(
     readers = ThreadPoolExecutor(READERS, thread_name_prefix="read-audio")
     try:
         with context.work():
-            feed = _Feed(context, transcriber, readers, is_stopping)
+            feed = _Feed(context, transcriber, readers, is_stopping, may_bind=may_bind)
             # closed also when storing fails: the next run must find the engine's slots empty
             with closing(_generate(transcriber.engine, feed, is_stopping)) as outcomes:
                 _store_as_they_come(context, outcomes)
@@ -161,6 +202,8 @@ class _Feed:
         transcriber: Transcriber,
         readers: ThreadPoolExecutor,
         is_stopping: Callable[[], bool],
+        *,
+        may_bind: bool,
     ) -> None:
         self.n_claimed = 0
         self.refused: list[Outcome] = []
@@ -171,6 +214,7 @@ class _Feed:
         self.limit = context.settings.gpu_batch_segments or transcriber.engine.n_slots
         self._readers = readers
         self._is_stopping = is_stopping
+        self._may_bind = may_bind
         self._started_at = time.monotonic()
         self._error: Exception | None = None
         self._is_last = False  # nothing is claimed after what is held
@@ -253,7 +297,12 @@ class _Feed:
                 self._is_last = True
                 return []
             claims = claim_segments(
-                tx.connection, worker_id, self._binding, limit=self.limit, may_isolate=not self.n_claimed
+                tx.connection,
+                worker_id,
+                self._binding,
+                limit=self.limit,
+                may_isolate=not self.n_claimed,
+                may_bind=self._may_bind,
             )
         if claims:
             self._context.session.begin_work()  # the claim's limit counts from the last sign of progress
