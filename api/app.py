@@ -64,7 +64,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.parts = parts
-    app.state.metrics = metrics.Metrics(engine)
+    app.state.metrics = metrics.Metrics(engine, settings)
     app.state.error_page = pages.error_page
     problems.install(app)
     app.add_middleware(RequestMiddleware, metrics=app.state.metrics)
