@@ -44,7 +44,7 @@ def evaluate(
         typer.Option(
             "--model",
             metavar="PATH",
-            help="Folder of the checkpoint. Unset: FONOTECA_MODEL.",
+            help="Folder of the checkpoint. Unset: FONOTECA_MODEL, or the deployed one.",
             show_default=False,
         ),
     ] = None,
@@ -124,7 +124,10 @@ def evaluate(
     try:
         with database() as engine:
             found = _evaluate(
-                engine, settings, _Wanted(tuple(sets or ()), again, limit, tuple(training or ())), output
+                engine,
+                settings,
+                _Wanted(tuple(sets or ()), model, base, again, limit, tuple(training or ())),
+                output,
             )
     except HeldOutError as error:
         raise CliError(str(error)) from error
@@ -147,6 +150,8 @@ class _Wanted:
     """What was asked for."""
 
     names: tuple[str, ...]
+    model: str | None
+    base: Path | None
     again: bool
     limit: int | None
     training: tuple[Path, ...]
@@ -159,29 +164,58 @@ def _evaluate(engine: Engine, settings: Settings, wanted: _Wanted, output: Outpu
     from evaluation.predict import provenance_of
     from speech.checkpoint import open_checkpoint, read_card
     from speech.engine import DecodeSettings, Phi4Engine
-    from workers.transcribe import register_model
+    from workers.transcribe import register_model, require_weights
 
     held_out, unreadable = _read_sets(settings, wanted.names)
     overlaps = _find_overlaps(held_out, wanted.training)
     with transaction(engine) as tx:
         set_ids = [register_set(tx.connection, one) for one in held_out]
-    card = read_card(settings.model, base=settings.model_base)
-    if settings.model_name:
-        card = replace(card, name=settings.model_name)
+    place = _place(engine, settings, wanted)
+    card = read_card(place.location, base=place.base)
+    require_weights(card, place.location, place.weights_sha256)
+    if place.name:
+        card = replace(card, name=place.name)
     note(f"opening the model {card.name}")
     phi4 = Phi4Engine(
-        *open_checkpoint(
-            settings.model, base=settings.model_base, device=settings.device, dtype=settings.dtype
-        ),
+        *open_checkpoint(place.location, base=place.base, device=settings.device, dtype=settings.dtype),
         settings=DecodeSettings(max_slots=settings.gpu_slots),
     )
     with transaction(engine) as tx:
-        provenance = provenance_of(phi4, register_model(tx.connection, card))
+        model_id = register_model(tx.connection, card, location=place.location, base=place.base)
+    provenance = provenance_of(phi4, model_id)
     results = [
         _evaluate_set(engine, settings, one, set_id, phi4, provenance, wanted, output)
         for one, set_id in zip(held_out, set_ids, strict=True)
     ]
     return Evaluation(card, provenance, results, unreadable, overlaps, limit=wanted.limit)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the model to evaluate lies."""
+
+    location: str
+    base: str | None = None
+    name: str | None = None
+    """Of its row; None takes the checkpoint's own."""
+    weights_sha256: str | None = None
+    """What its weights must be."""
+
+
+def _place(engine: Engine, settings: Settings, wanted: _Wanted) -> _Place:
+    """The model that was named; else FONOTECA_MODEL; else the one that is deployed; else the demo model."""
+    from db.deployments import deployed
+
+    base = str(wanted.base) if wanted.base else None
+    if wanted.model is not None:
+        return _Place(wanted.model, base)
+    if not settings.is_model_pinned:
+        with engine.connect() as connection:
+            current = deployed(connection)
+        if current is not None:
+            return _Place(current.location, base or current.base, current.model, current.weights_sha256)
+    base = base or (str(settings.model_base) if settings.model_base else None)
+    return _Place(settings.model, base, settings.model_name)
 
 
 def _read_sets(settings: Settings, names: Sequence[str]) -> tuple[list[HeldOutSet], list[Unreadable]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
+import signal
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +16,7 @@ import pytest
 import redis
 from sqlalchemy import Engine, text
 
+from compose.local.spawn import wait_until
 from db.connect import transaction
 from db.evaluation_runs import (
     Binding,
@@ -325,3 +328,29 @@ def test_the_same_set_is_registered_once_wherever_it_lies(
     (datasets / "moved" / "manifest.jsonl").write_text('{"audio": "000.flac", "text": "Outro."}\n')
     with transaction(engine) as tx:
         assert register_set(tx.connection, read_set(find_sets(datasets)[0], cache)) != first
+
+
+@pytest.mark.slow
+def test_kill_9_of_a_gpu_worker_in_mid_run_loses_only_its_slice(
+    start_service: Callable[..., Any], datasets: Path, settings: Settings, engine: Engine, query: Query
+) -> None:
+    n = 40
+    make_set(datasets, "radio", n)
+    (run_id,) = begin_night(engine, Settings())
+    quick = {"FONOTECA_SWEEP_INTERVAL_S": "1", "FONOTECA_GPU_SLOTS": "1"}
+    start_service("beat", **quick)
+    worker = start_service("gpu-worker", **quick)
+    stored = "SELECT utterance_id, text, created_at FROM predictions"
+    assert wait_until(lambda: bool(query(stored)), 120), worker.log_tail()
+    os.kill(worker.pid, signal.SIGKILL)
+    before = query(stored)
+    assert len(before) < n
+    # two go on, and take nothing from each other
+    for _ in range(2):
+        start_service("gpu-worker", **quick)
+    done = "SELECT 1 FROM evaluation_runs WHERE finished_at IS NOT NULL"
+    assert wait_until(lambda: bool(query(done)), 120), query("SELECT count(*) FROM predictions")
+    after = query(stored)
+    assert len(after) == n
+    assert set(before) <= set(after)
+    assert query("SELECT id FROM evaluation_runs") == [(run_id,)]
