@@ -1,4 +1,7 @@
-"""The web pages: sign in, the list of recordings, one recording, the documentation. No build step, no CDN."""
+"""The web pages: sign in, the list of recordings, one recording, corrections, the documentation.
+
+No build step, no CDN.
+"""
 
 from __future__ import annotations
 
@@ -196,6 +199,15 @@ def recording_page(request: Request, recording_id: uuid.UUID, parts: UsesParts) 
             "low_confidence": LOW_CONFIDENCE,
         },
     )
+
+
+@router.get("/corrections")
+def corrections_page(request: Request, parts: UsesParts) -> Response:
+    """Where a person hears drawn segments and writes what is said; its script talks to the API."""
+    broadcaster = identify(request, parts)
+    if broadcaster is None:
+        raise UnknownApiKey
+    return templates.TemplateResponse(request, "corrections.html", {"broadcaster": broadcaster})
 
 
 @router.get("/docs")

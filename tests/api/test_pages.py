@@ -114,6 +114,23 @@ def test_a_recordings_page(browser: httpx.Client, make_transcript: Callable[...,
         assert browser.get(link).status_code == 200  # with the cookie alone
 
 
+def test_the_page_for_corrections(
+    browser: httpx.Client, client: httpx.Client, make_transcript: Callable[..., Any], engine: Engine
+) -> None:
+    made = make_transcript()
+    with engine.connect() as connection:
+        segment_id = connection.scalar(text("SELECT id FROM segments"))
+    assert f'href="/corrections?segment={segment_id}"' in browser.get(f"/recordings/{made.id}").text
+    page = browser.get("/corrections").text
+    script = browser.get("/static/corrections.js").text
+    # what the script reaches for is on the page
+    assert set(re.findall(r'\bat\("([^"]+)"\)', script)) <= set(re.findall(r'\bid="([^"]+)"', page))
+    for path in re.findall(r'"(/v1/[a-z-]+)"', script):
+        assert path in browser.get("/openapi.json").json()["paths"]
+    client.post("/session/end")
+    assert client.get("/corrections").status_code == 401
+
+
 def test_a_recording_on_its_way(browser: httpx.Client, make_recording: Callable[..., Any]) -> None:
     assert "There is no transcript yet" in browser.get(f"/recordings/{make_recording().id}").text
 
@@ -131,7 +148,7 @@ def test_pages_load_nothing_from_elsewhere_and_run_no_inline_code(
     browser: httpx.Client, make_transcript: Callable[..., Any]
 ) -> None:
     made = make_transcript()
-    for url in ("/", f"/recordings/{made.id}", "/docs", "/nada"):
+    for url in ("/", f"/recordings/{made.id}", "/corrections", "/docs", "/nada"):
         answer = browser.get(url)
         assert answer.headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
