@@ -87,6 +87,14 @@ class Batch(TypedDict):
     finished: bool
 
 
+class NewCorrection(TypedDict):
+    """What a person says is said in a segment."""
+
+    segment_id: int
+    text: str
+    corrected_by: str
+
+
 class ServerUnreachable(CliError):
     """No answer came: wrong address, server down, connection cut, or too slow."""
 
@@ -206,6 +214,26 @@ class ApiClient:
         path = f"/v1/recordings/{quote(recording_id, safe='')}/transcript"
         return self.send("GET", path, params={"format": form}).content
 
+    def draw_segments(self, n: int) -> list[dict[str, Any]]:
+        """Draw segments for correction."""
+        drawn: list[dict[str, Any]] = self._json(self.send("POST", "/v1/correction-draws", json={"n": n}))[
+            "items"
+        ]
+        return drawn
+
+    def open_draws(self) -> Iterator[dict[str, Any]]:
+        """Every drawn segment that nobody has corrected, fetched page by page."""
+        yield from self._pages("/v1/correction-draws")
+
+    def corrections(self, *, with_older: bool = False) -> Iterator[dict[str, Any]]:
+        """Every correction, oldest first, fetched page by page."""
+        yield from self._pages("/v1/corrections", with_older=with_older)
+
+    def send_corrections(self, items: list[NewCorrection]) -> dict[str, int]:
+        """Store up to 1,000 corrections, all or none."""
+        stored: dict[str, int] = self._json(self.send("POST", "/v1/corrections", json={"items": items}))
+        return stored
+
     def send(self, method: str, path: str, **request: Any) -> httpx.Response:
         """Send one request; httpx's own arguments follow.
 
@@ -246,10 +274,10 @@ class ApiClient:
             message += f"\n  {fault.get('pointer', '')}: {fault.get('detail', '')}"
         return ApiProblem(message, status=answer.status_code, code=content.get("code"), content=content)
 
-    def _pages(self, path: str) -> Iterator[Any]:
+    def _pages(self, path: str, **query: str | int) -> Iterator[Any]:
         after: str | None = None
         while True:
-            params: dict[str, str | int] = {"limit": PAGE_LENGTH}
+            params: dict[str, str | int] = {"limit": PAGE_LENGTH, **query}
             if after is not None:
                 params["after"] = after
             page = self._json(self.send("GET", path, params=params))
