@@ -27,6 +27,7 @@ COMMAND_MODULES = (
     "cli.corrections",
     "cli.transcribe",
     "cli.score",
+    "cli.report",
     "cli.evaluate",
     "cli.night",
     "cli.alerts",

@@ -34,15 +34,18 @@ from evaluation.report.document import (
     ModelFacts,
     NightPoint,
     NotMeasured,
+    Other,
     ProductionFigures,
     ProductionRow,
     RollingPoint,
     ScoreRow,
     SetReport,
     Standout,
+    SystemChange,
     UnreferencedReport,
     VerdictEntry,
     WindowPart,
+    named,
 )
 
 HISTORY_DAYS = 90
@@ -124,7 +127,7 @@ def collect(
         drift=drift,
         unreferenced=unreferenced,
         alerts=alerts,
-        errors=errors.analyse(joined) if joined is not None else None,
+        errors=errors.analyse(joined, _standing_out(sets)) if joined is not None else None,
         worst=errors.worst(joined) if joined is not None else (),
         production=_production(connection, found),
         models=models,
@@ -149,7 +152,7 @@ def _is_measured(row: Row) -> bool:
     return row["wer"] is not None and row["cause"] != "not_measured"
 
 
-def _entry(history: Mapping[dt.date, RowMapping], standouts: Sequence[Standout] = ()) -> VerdictEntry:
+def _entry(history: Mapping[dt.date, RowMapping]) -> VerdictEntry:
     """The newest verdict of a subject, with what its history adds."""
     rows = list(history.values())
     row = rows[-1]
@@ -170,13 +173,9 @@ def _entry(history: Mapping[dt.date, RowMapping], standouts: Sequence[Standout] 
         n_missing=int(chart.get("n_missing") or 0) if row["cause"] == "not_measured" else 0,
         n_utterances=row["n_utterances"],
         n_words=row["n_words"],
-        standouts=tuple(
-            sorted(
-                (one for one in own or standouts if one.difference is None or one.difference * effect >= 0),
-                key=lambda one: one.adjusted_p if one.adjusted_p is not None else 1.0,
-            )
-        ),
-        reason=evidence.get("why_not") or evidence.get("reason"),
+        standouts=tuple(one for one in own if (one.difference or 0.0) * effect >= 0),
+        changes=tuple(_change(name, found) for name, found in (evidence.get("changes") or {}).items()),
+        reason=evidence.get("reason"),
     )
 
 
@@ -201,18 +200,24 @@ def _since(rows: Sequence[Row]) -> dt.date | None:
 
 
 def _standout(found: Mapping[str, Any]) -> Standout:
-    wer, expected = found.get("rate", found.get("wer")), found.get("expected_rate", found.get("baseline_wer"))
-    difference = found.get("difference")
-    if difference is None and wer is not None and expected is not None:
-        difference = wer - expected
     return Standout(
-        name=str(found.get("name") or found.get("programme") or "?"),
+        kind=str(found.get("kind") or "programme"),
+        name=str(found["name"]),
         broadcaster=found.get("broadcaster"),
-        wer=wer,
-        expected=expected,
-        difference=difference,
+        wer=found.get("wer"),
+        expected=found.get("expected"),
+        difference=found.get("difference"),
         adjusted_p=found.get("adjusted_p"),
     )
+
+
+def _change(name: str, found: Mapping[str, Any]) -> SystemChange:
+    def told(value: Any) -> str:
+        if isinstance(value, dict):
+            return ", ".join(f"{key} {part}" for key, part in sorted(value.items()))
+        return str(value) if value is not None else "–"
+
+    return SystemChange(name, told(found.get("before")), told(found.get("now")))
 
 
 def _history(
@@ -294,10 +299,9 @@ def _set(
         own = read_predictions(connection, run["run_id"])
         accepted = read_predictions(connection, baseline["run_id"]) if baseline is not None else []
         scored = errors.score_rows(row["subject"], own, accepted)
-    standouts = _programme_standouts(scored) if scored is not None and len(scored) else ()
     report = SetReport(
         name=row["subject"],
-        verdict=_entry(history, standouts),
+        verdict=_entry(history),
         tonight=score(run),
         before=score(before),
         baseline=score(baseline),
@@ -309,12 +313,14 @@ def _set(
     return report, scored
 
 
-def _programme_standouts(scored: errors.Scored) -> tuple[Standout, ...]:
-    return tuple(
-        Standout(row.programme, None, row.wer, row.baseline_wer, row.difference, None)
-        for row in errors.analyse_programmes(scored)
-        if row.stands_out and row.programme is not None
-    )
+def _standing_out(sets: Iterable[SetReport]) -> set[tuple[str, str | None]]:
+    """(set, programme) of the programmes that verdicts name for having more errors."""
+    return {
+        (one.name, found.name)
+        for one in sets
+        for found in one.verdict.standouts
+        if found.kind == "programme" and (found.difference or 0.0) > 0
+    }
 
 
 def _score(row: RowMapping | None, night: dt.date | None) -> ScoreRow | None:
@@ -535,7 +541,7 @@ def _headline(
     is_demo = any(model.is_demo for model in models)
     first = min(entries, key=lambda one: (rank(one), -abs(one.effect or 0)), default=None)
     if first is None or _RANK[rank(first)] == "ok":
-        return Headline("ok", "nothing", None, None, None, None, (), 0, len(entries), n_open, is_demo)
+        return Headline("ok", "nothing", None, None, None, None, (), (), len(entries), n_open, is_demo)
     return Headline(
         verdict=first.verdict,
         cause=first.cause,
@@ -543,8 +549,12 @@ def _headline(
         subject=first.subject,
         effect=first.effect,
         since=first.since,
-        standouts=tuple(one.name for one in first.standouts),
-        n_others=sum(rank(one) == rank(first) for one in entries) - 1,
+        standouts=named(first),
+        others=tuple(
+            Other(one.question, one.subject)
+            for one in entries
+            if one is not first and rank(one) == rank(first)
+        ),
         n_subjects=len(entries),
         n_open_alerts=n_open,
         is_demo=is_demo,

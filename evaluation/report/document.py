@@ -24,8 +24,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Standout:
-    """A programme or stratum that a verdict rests on."""
+    """A part of the material that a verdict rests on."""
 
+    kind: str
+    """`programme`, `programme_kind` or `speaker`."""
     name: str
     broadcaster: str | None
     wer: float | None
@@ -33,6 +35,16 @@ class Standout:
     """What the baseline or the reference window lets expect."""
     difference: float | None
     adjusted_p: float | None
+
+
+@dataclass(frozen=True)
+class SystemChange:
+    """Something of the system that is not what it was when the baseline was measured."""
+
+    name: str
+    """`model`, `code_version`, `decode_settings`, `prompt` or `device`."""
+    before: str
+    now: str
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,8 @@ class VerdictEntry:
     n_utterances: int
     n_words: int
     standouts: tuple[Standout, ...]
+    """Programmes before kinds and speakers; those that changed in the verdict's direction."""
+    changes: tuple[SystemChange, ...]
     reason: str | None
     """Why it was not measured, in English."""
 
@@ -75,7 +89,7 @@ class NightPoint:
     """`measured`, `not_measured` or `missed`."""
     wer: float | None
     low: float | None
-    """Of the 95 % interval of the change from the baseline, drawn around the baseline."""
+    """Of the 95 % interval of the change from the baseline, put around this night's rate."""
     high: float | None
     baseline_wer: float | None
     n_words: int
@@ -269,7 +283,7 @@ class GroupRow:
     difference_low: float | None
     difference_high: float | None
     stands_out: bool
-    """More errors than the baseline, surely so after correction for the number of programmes."""
+    """The night's verdict names it for having more errors than the baseline."""
 
 
 @dataclass(frozen=True)
@@ -386,6 +400,14 @@ class NotMeasured:
 
 
 @dataclass(frozen=True)
+class Other:
+    """A question and what it is about."""
+
+    question: str
+    subject: str
+
+
+@dataclass(frozen=True)
 class Headline:
     """What the first sentence is made of."""
 
@@ -396,7 +418,7 @@ class Headline:
     effect: float | None
     since: dt.date | None
     standouts: tuple[str, ...]
-    n_others: int
+    others: tuple[Other, ...]
     """Further subjects with the same verdict."""
     n_subjects: int
     n_open_alerts: int
@@ -432,6 +454,12 @@ class Document:
     not_measured: tuple[NotMeasured, ...]
     normalizers: tuple[str, ...]
     chart_limit: float
+
+
+def named(entry: VerdictEntry) -> tuple[str, ...]:
+    """What a sentence names: programmes, or what else stands out where no programme does."""
+    programmes = tuple(one.name for one in entry.standouts if one.kind == "programme")
+    return programmes or tuple(one.name for one in entry.standouts)
 
 
 def as_json(value: Any) -> Any:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import jiwer
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import false_discovery_control
 
 from db.evaluation_runs import PredictionRow
 from db.schema import SAMPLE_RATE_HZ
@@ -28,6 +27,7 @@ from evaluation.report.document import (
     GroupRow,
     WorstUtterance,
 )
+from evaluation.run_scores import cluster_of
 from evaluation.score import basic_normalizer, normalize_texts
 
 MAX_CONFUSIONS = 30
@@ -36,8 +36,6 @@ N_WORST = 20
 LENGTH_EDGES_S = (0.0, 2.0, 5.0, 10.0, 15.0, 20.0, 25.0)
 """Lower ends of the bins of length; the last one has no upper end."""
 CONFIDENCE_EDGES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
-STANDOUT_RATE = 0.05
-"""False discovery rate for programmes (Benjamini-Yekutieli, as for other many comparisons)."""
 
 Mask = npt.NDArray[np.bool_]
 Key = TypeVar("Key", bound=Hashable)
@@ -119,20 +117,17 @@ def join(parts: Sequence[Scored]) -> Scored:
     )
 
 
-def cluster_of(set_name: str, row: PredictionRow) -> Hashable:
-    """What an utterance belongs to: its programme, else its speaker; None where neither is known."""
-    if row.programme is not None:
-        return (set_name, "programme", row.programme)
-    return (set_name, "speaker", row.speaker) if row.speaker is not None else None
-
-
 def clusters_of(scored: Scored) -> list[Hashable]:
     """The cluster of each utterance."""
-    return [cluster_of(name, row) for name, row in zip(scored.set_names, scored.rows, strict=True)]
+    return [(name, cluster_of(row)) for name, row in zip(scored.set_names, scored.rows, strict=True)]
 
 
-def analyse(scored: Scored) -> ErrorReport:
-    """Where the errors of these utterances are."""
+def analyse(scored: Scored, standouts: Container[tuple[str, str | None]] = ()) -> ErrorReport:
+    """Where the errors of these utterances are.
+
+    Args:
+        standouts: (set, programme) pairs that the night's verdicts name: they come first.
+    """
     groups = group_indices(clusters_of(scored), len(scored))
     seconds = np.array([row.duration_samples / SAMPLE_RATE_HZ for row in scored.rows])
     confidences = np.array(
@@ -144,7 +139,7 @@ def analyse(scored: Scored) -> ErrorReport:
         n_words=total.reference_length,
         n_errors=total.errors,
         confusions=_confusions(scored),
-        by_programme=analyse_programmes(scored),
+        by_programme=_by_programme(scored, standouts),
         by_kind=_by_kind(scored),
         by_length=_bins(scored, groups, seconds, (*LENGTH_EDGES_S, None)),
         by_confidence=_bins(scored, groups, confidences, CONFIDENCE_EDGES),
@@ -222,15 +217,15 @@ def _members(keys: Iterable[Key]) -> dict[Key, list[int]]:
     return found
 
 
-def _group(scored: Scored, members: list[int], clusters: list[Hashable]) -> tuple[GroupRow, float]:
-    """A group's figures without its name, and the p of its difference from the baseline."""
+def _group(scored: Scored, members: list[int], clusters: list[Hashable]) -> GroupRow:
+    """A group's figures, without its name."""
     chosen = np.array(members)
     counts = scored.words.take(chosen)
     total = counts.total
     own = [clusters[index] for index in members]
     low, high = ratio_interval(counts.errors, counts.reference_lengths, group_indices(own, len(own)), 0)
     paired = chosen[scored.has_baseline[chosen]]
-    p_value, baseline_wer = math.nan, None
+    baseline_wer = None
     difference = difference_low = difference_high = None
     if len(paired):
         before = scored.baseline_words.take(paired)
@@ -238,10 +233,9 @@ def _group(scored: Scored, members: list[int], clusters: list[Hashable]) -> tupl
             before, scored.words.take(paired), clusters=[clusters[index] for index in paired]
         )
         baseline_wer = _rate(before.total.errors, before.total.reference_length)
-        p_value = compared.p_value
         difference = finite(compared.value)
         difference_low, difference_high = finite(compared.low), finite(compared.high)
-    row = GroupRow(
+    return GroupRow(
         set_name=None,
         kind=None,
         programme=None,
@@ -257,34 +251,28 @@ def _group(scored: Scored, members: list[int], clusters: list[Hashable]) -> tupl
         difference_high=difference_high,
         stands_out=False,
     )
-    return row, p_value
 
 
-def analyse_programmes(scored: Scored) -> tuple[GroupRow, ...]:
+def _by_programme(scored: Scored, standouts: Container[tuple[str, str | None]]) -> tuple[GroupRow, ...]:
     """Programmes of each set, those that lost most words to errors first. Clusters are speakers, else utterances."""
     clusters: list[Hashable] = [row.speaker for row in scored.rows]
     keys = [(name, row.programme) for name, row in zip(scored.set_names, scored.rows, strict=True)]
-    found: list[tuple[GroupRow, float]] = []
+    rows: list[GroupRow] = []
     for (set_name, programme), members in _members(keys).items():
-        row, p_value = _group(scored, members, clusters)
         kinds = {scored.rows[index].kind for index in members}
-        kind = kinds.pop() if len(kinds) == 1 else None
-        found.append((replace(row, set_name=set_name, programme=programme, kind=kind), p_value))
-    rows = _mark_standouts(found)
+        rows.append(
+            replace(
+                _group(scored, members, clusters),
+                set_name=set_name,
+                programme=programme,
+                kind=kinds.pop() if len(kinds) == 1 else None,
+                stands_out=(set_name, programme) in standouts,
+            )
+        )
+    if all(row.programme is None for row in rows):
+        return ()
     rows.sort(key=lambda row: (not row.stands_out, -(row.difference or 0) * row.n_words, -row.n_errors))
     return tuple(rows[:MAX_PROGRAMMES])
-
-
-def _mark_standouts(found: Sequence[tuple[GroupRow, float]]) -> list[GroupRow]:
-    tested = [index for index, (_, p_value) in enumerate(found) if math.isfinite(p_value)]
-    rows = [row for row, _ in found]
-    if not tested:
-        return rows
-    adjusted = false_discovery_control([found[index][1] for index in tested], method="by")
-    for index, p_value in zip(tested, adjusted, strict=True):
-        if p_value <= STANDOUT_RATE and (rows[index].difference or 0) > 0:
-            rows[index] = replace(rows[index], stands_out=True)
-    return rows
 
 
 def _by_kind(scored: Scored) -> tuple[GroupRow, ...]:
@@ -293,7 +281,7 @@ def _by_kind(scored: Scored) -> tuple[GroupRow, ...]:
     members = _members(row.kind for row in scored.rows)
     if set(members) <= {None}:
         return ()
-    rows = [replace(_group(scored, own, clusters)[0], kind=kind) for kind, own in members.items()]
+    rows = [replace(_group(scored, own, clusters), kind=kind) for kind, own in members.items()]
     return tuple(sorted(rows, key=lambda row: (row.kind is None, row.kind or "")))
 
 

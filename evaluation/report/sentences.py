@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
+NO_BREAK = "\u00a0"
+
 
 class Language(StrEnum):
     """Languages of the report, by their ISO 639-1 code."""
@@ -180,6 +182,16 @@ TEXTS: dict[str, Text] = {
         "Esta noche, {difference} puntos (intervalo del 95 %: de {low} a {high}).",
         "Tonight {difference} points (95 % interval {low} to {high}).",
     ),
+    "changed": Text(
+        "Desde a liña base cambiou: {names}.",
+        "Desde la línea base ha cambiado: {names}.",
+        "Changed since the baseline: {names}.",
+    ),
+    "change_of.model": Text("o modelo", "el modelo", "the model"),
+    "change_of.code_version": Text("o código", "el código", "the code"),
+    "change_of.decode_settings": Text("a descodificación", "la decodificación", "the decoding"),
+    "change_of.prompt": Text("a instrución", "la instrucción", "the prompt"),
+    "change_of.device": Text("o dispositivo", "el dispositivo", "the device"),
     "lasting.one": Text(
         "Dura unha noite medida.", "Dura una noche medida.", "It has lasted one measured night."
     ),
@@ -208,8 +220,9 @@ TEXTS: dict[str, Text] = {
     "headline.nothing": Text(
         "Esta noite non se mediu nada", "Esta noche no se ha medido nada", "Nothing was measured tonight"
     ),
-    "others.one": Text("; e outra máis igual", "; y otra más igual", "; and one more like it"),
-    "others.other": Text("; e outras {n} iguais", "; y otras {n} iguales", "; and {n} more like it"),
+    "others": Text("; tamén {names}", "; también {names}", "; also {names}"),
+    "more.one": Text("outro máis", "otro más", "one more"),
+    "more.other": Text("outros {n}", "otros {n}", "{n} more"),
     "subjects.one": Text("unha pregunta", "una pregunta", "one question"),
     "subjects.other": Text("{n} preguntas", "{n} preguntas", "{n} questions"),
     "open_alerts.none": Text(
@@ -372,6 +385,8 @@ TEXTS: dict[str, Text] = {
     "times": Text("Veces", "Veces", "Times"),
     "times_baseline": Text("Na liña base", "En la línea base", "In the baseline"),
     "nothing": Text("(nada)", "(nada)", "(nothing)"),
+    "rest.one": Text("E outro máis", "Y otro más", "One more"),
+    "rest.other": Text("Outros {n}", "Otros {n}", "{n} more"),
     "stands_out": Text("destaca", "destaca", "stands out"),
     "no_errors": Text("Non hai erros.", "No hay errores.", "There are no errors."),
     # --- worst utterances
@@ -428,6 +443,8 @@ TEXTS: dict[str, Text] = {
         "{compared} measures of broadcasters, programmes and decades compared with their own history, corrected for "
         "being many; by themselves they do not say whether there are more errors.",
     ),
+    "findings.one": Text("unha medida destaca", "una medida destaca", "one measure stands out"),
+    "findings.other": Text("{n} medidas destacan", "{n} medidas destacan", "{n} measures stand out"),
     "unit": Text("De que", "De qué", "Of what"),
     "unit.broadcaster": Text("emisora", "emisora", "broadcaster"),
     "unit.programme": Text("programa", "programa", "programme"),
@@ -520,4 +537,5 @@ def look_up(language: Language, key: str) -> str:
     Raises:
         KeyError: no such key.
     """
-    return str(getattr(TEXTS[key], language.value))
+    text: str = getattr(TEXTS[key], language.value)
+    return text.replace(" %", NO_BREAK + "%")

@@ -7,10 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluation.report.document import PRODUCTION, Document, Headline, VerdictEntry
-from evaluation.report.sentences import TEXTS, Language, look_up
+from evaluation.report.document import PRODUCTION, Document, Headline, VerdictEntry, named
+from evaluation.report.sentences import NO_BREAK, TEXTS, Language, look_up
 
-NO_BREAK = "\u00a0"
 MINUS = "\u2212"
 MAX_NAMES = 3
 """Programmes or subjects that a sentence names."""
@@ -152,14 +151,14 @@ class Words:
             parts = [f"{what}."]
             if entry.wer is not None:
                 parts.append(self("no_spread"))
-            elif entry.n_missing:
+            elif entry.n_missing > 1:
                 parts.append(self.count("missing", entry.n_missing))
             return " ".join(parts)
         if entry.verdict == "ok":
             none = self(f"change.{entry.question}.none", rate=self.percent(entry.baseline_wer))
             parts.append(f"{what}: {none}.")
         else:
-            where = self._where([standout.name for standout in entry.standouts])
+            where = self._where(named(entry))
             how = self._how(entry)
             change = self.change(entry.question, entry.effect, entry.since)
             parts.append(f"{what}: {change}{where}{f'; {how}' if how else ''}.")
@@ -168,6 +167,9 @@ class Words:
         if entry.difference is not None and entry.difference_low is not None:
             ends = {"low": self.points(entry.difference_low), "high": self.points(entry.difference_high)}
             parts.append(self("tonight", difference=self.points(entry.difference), **ends))
+        if entry.verdict != "ok" and entry.changes:
+            names = [self.known("change_of", one.name) for one in entry.changes]
+            parts.append(self("changed", names=self.listed(names)))
         return " ".join(parts)
 
     def headline(self, document: Document) -> str:
@@ -182,7 +184,7 @@ class Words:
             )
             return self("headline.ok", subjects=subjects) + "."
         what = self.what(head, len(document.unreferenced.findings))
-        others = self.count("others", head.n_others) if head.n_others else ""
+        others = self._others(head)
         if head.cause == "not_measured" or head.question == "unreferenced":
             return f"{what}{others}."
         where = self._where(head.standouts)
@@ -197,6 +199,12 @@ class Words:
         if document.drift is not None:
             names.append(self.subject("drift", PRODUCTION))
         return names
+
+    def _others(self, head: Headline) -> str:
+        names = [self.subject(one.question, one.subject) for one in head.others]
+        if len(names) > MAX_NAMES:
+            names = [*names[: MAX_NAMES - 1], self.count("more", len(names) - MAX_NAMES + 1)]
+        return self("others", names=self.listed(names)) if names else ""
 
     def _where(self, names: Sequence[str]) -> str:
         return self("where", names=self.listed(list(names[:MAX_NAMES]))) if names else ""
