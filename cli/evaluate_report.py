@@ -55,11 +55,12 @@ class Evaluation:
     @cached_property
     def lines(self) -> dict[str, list[Line]]:
         """The tables' lines by normaliser, Combined last."""
-        from evaluation.run_scores import NORMALIZER_NAMES, combine, score_rows
+        from evaluation.run_scores import NORMALIZER_NAMES, combine, score_all
 
         tables: dict[str, list[Line]] = {}
+        found_scores = {found.held_out.name: score_all(found.rows) for found in self.sets}
         for normalizer in NORMALIZER_NAMES:
-            scores = {found.held_out.name: score_rows(found.rows, normalizer) for found in self.sets}
+            scores = {name: by_normalizer[normalizer] for name, by_normalizer in found_scores.items()}
             lines = [
                 Line(
                     found.held_out.dataset,

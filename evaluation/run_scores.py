@@ -14,9 +14,9 @@ import numpy as np
 from sqlalchemy import Connection, text
 
 from db.evaluation_runs import PredictionRow, read_predictions
-from evaluation.counts import EditCounts, TextCounts
+from evaluation.counts import EditCounts, TextCounts, count_texts
 from evaluation.normalizer import NORMALIZERS
-from evaluation.score import Rate, Score, count_pairs, score_counts
+from evaluation.score import Rate, Score, normalize_texts, score_counts
 
 NORMALIZER_NAMES = tuple(NORMALIZERS)
 
@@ -50,9 +50,42 @@ def score_rows(rows: Sequence[PredictionRow], normalizer: str = "basic", *, seed
     Raises:
         KeyError: no normaliser of that name.
     """
+    return _score(rows, normalizer, _normalized(rows, normalizer), None, seed)
+
+
+def score_all(rows: Sequence[PredictionRow], *, seed: int = 0) -> dict[str, RunScore]:
+    """Scores under every normaliser, by its name; what a normaliser leaves as another did is aligned once."""
+    scores: dict[str, RunScore] = {}
+    first: tuple[list[Pair], TextCounts] | None = None
+    for name in NORMALIZER_NAMES:
+        pairs = _normalized(rows, name)
+        scores[name] = _score(rows, name, pairs, first, seed)
+        first = first or (pairs, scores[name].counts)
+    return scores
+
+
+Pair = tuple[str, str]
+"""Reference and hypothesis, normalised."""
+
+
+def _normalized(rows: Sequence[PredictionRow], normalizer: str) -> list[Pair]:
+    """Of the utterances with a text; each text is normalised once, however often it comes."""
+    pairs = [(row.reference, row.text) for row in rows if row.text is not None]
+    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+    found = dict(zip(texts, normalize_texts(texts, NORMALIZERS[normalizer]), strict=True))
+    return [(found[reference], found[hypothesis]) for reference, hypothesis in pairs]
+
+
+def _score(
+    rows: Sequence[PredictionRow],
+    normalizer: str,
+    pairs: Sequence[Pair],
+    known: tuple[list[Pair], TextCounts] | None,
+    seed: int,
+) -> RunScore:
     scored = [row for row in rows if row.text is not None]
     clusters = tuple(cluster_of(row) for row in scored)
-    counts = _count(scored, normalizer)
+    counts = _count(pairs) if known is None else _count_what_differs(pairs, *known)
     return RunScore(
         normalizer=normalizer,
         score=score_counts(counts, clusters=clusters, seed=seed) if scored else None,
@@ -64,12 +97,26 @@ def score_rows(rows: Sequence[PredictionRow], normalizer: str = "basic", *, seed
     )
 
 
-def _count(rows: Sequence[PredictionRow], normalizer: str) -> TextCounts:
-    if not rows:
-        return TextCounts(EditCounts.of([]), EditCounts.of([]))
-    return count_pairs(
-        [row.reference for row in rows], [row.text or "" for row in rows], NORMALIZERS[normalizer]
+def _count(pairs: Sequence[Pair]) -> TextCounts:
+    return count_texts([reference for reference, _ in pairs], [hypothesis for _, hypothesis in pairs])
+
+
+def _count_what_differs(pairs: Sequence[Pair], known: Sequence[Pair], counts: TextCounts) -> TextCounts:
+    """Counts of pairs, taken from those that are known where the pair is the same."""
+    differ = [n for n, (pair, before) in enumerate(zip(pairs, known, strict=True)) if pair != before]
+    fresh = _count([pairs[n] for n in differ])
+    return TextCounts(
+        _replaced(counts.words, fresh.words, differ), _replaced(counts.characters, fresh.characters, differ)
     )
+
+
+def _replaced(counts: EditCounts, fresh: EditCounts, at: Sequence[int]) -> EditCounts:
+    columns = []
+    for name in ("hits", "substitutions", "deletions", "insertions"):
+        column = getattr(counts, name).copy()
+        column[list(at)] = getattr(fresh, name)
+        columns.append(column)
+    return EditCounts(*columns)
 
 
 def score_groups(
@@ -127,7 +174,7 @@ def _joined(counts: Iterable[EditCounts]) -> EditCounts:
 def score_run(connection: Connection, run_id: uuid.UUID) -> dict[str, RunScore]:
     """Score a run under every normaliser and store the figures, in place of older ones. By normaliser's name."""
     rows = read_predictions(connection, run_id)
-    scores = {name: score_rows(rows, name) for name in NORMALIZER_NAMES}
+    scores = score_all(rows)
     for found in scores.values():
         _store(connection, run_id, found)
     return scores
