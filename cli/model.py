@@ -1,4 +1,4 @@
-"""`fonoteca model`: look into a checkpoint, and write it anew."""
+"""`fonoteca model`: look into a checkpoint, write it anew, and put it into service."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ import typer
 from cli.errors import CliError
 from cli.options import JsonOption
 from cli.output import Output, count_text, note, size_text
+from cli.promotion import add_commands
 
 if TYPE_CHECKING:
     from speech.inspection import Inspection
 
-model = typer.Typer(no_args_is_help=True, help="Look into a model's checkpoint, and convert it.")
+model = typer.Typer(
+    no_args_is_help=True, help="Look into a model's checkpoint, convert it, and put it into service."
+)
 
 BaseOption = Annotated[
     Path | None,
@@ -36,6 +39,7 @@ class Precision(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    add_commands(model)
     app.add_typer(model, name="model")
 
 

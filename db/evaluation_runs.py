@@ -532,3 +532,20 @@ def read_predictions(
         {"run_id": run_id, "first": first},
     )
     return [PredictionRow(*row) for row in rows]
+
+
+def find_newest_run(connection: Connection, set_id: int, weights_sha256: str) -> Run | None:
+    """The newest finished run of these weights on a set, whatever the model was called."""
+    row = (
+        connection.execute(
+            text(
+                f"{_RUN_SQL} JOIN models m ON m.id = r.model_id "
+                "WHERE r.set_id = :set_id AND m.weights_sha256 = :sha256 AND r.finished_at IS NOT NULL "
+                "ORDER BY r.finished_at DESC, r.id DESC LIMIT 1"
+            ),
+            {"set_id": set_id, "sha256": weights_sha256},
+        )
+        .mappings()
+        .one_or_none()
+    )
+    return Run(**row) if row is not None else None
