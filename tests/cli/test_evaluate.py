@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from compose.local.spawn import wait_until
+from db.code_version import code_version
 from db.settings import Settings
 from evaluation.score import score
 from tests.cli.conftest import REPOSITORY, Ended
@@ -165,7 +166,8 @@ def test_interrupted_and_resumed_is_uninterrupted(
     killed = subprocess.Popen(
         [sys.executable, "-c", storing_often],
         cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # the same code as here, also where somebody commits meanwhile
+        env={**os.environ, "OMP_NUM_THREADS": "1", "FONOTECA_CODE_VERSION": code_version()},
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -337,7 +337,11 @@ def test_kill_9_of_a_gpu_worker_in_mid_run_loses_only_its_slice(
     n = 40
     make_set(datasets, "radio", n)
     (run_id,) = begin_night(engine, Settings())
-    quick = {"FONOTECA_SWEEP_INTERVAL_S": "1", "FONOTECA_GPU_SLOTS": "1"}
+    quick = {
+        "FONOTECA_SWEEP_INTERVAL_S": "1",
+        "FONOTECA_GPU_SLOTS": "1",
+        "FONOTECA_CODE_VERSION": "test",  # also where somebody commits meanwhile
+    }
     start_service("beat", **quick)
     worker = start_service("gpu-worker", **quick)
     stored = "SELECT utterance_id, text, created_at FROM predictions"
