@@ -33,6 +33,8 @@ with warnings.catch_warnings():
 
 MAX_CLIP_S = 30.0
 BIT_RATE = 32_000
+MP3_OPTIONS = {"fflags": "+bitexact", "write_xing": "0", "id3v2_version": "0"}
+"""Nothing but sound: no tags, no name of the encoder's version."""
 MAX_TOTAL_BYTES = 2_900_000
 """Of all clips, as files: in a page base64 makes 3.9 MB of them."""
 LEVEL_DBFS = -20.0
@@ -110,7 +112,7 @@ def encode(sound: AudioSegment) -> bytes:
     """MP3, mono, 16 kHz; the same bytes for the same sound."""
     buffer = io.BytesIO()
     samples = np.frombuffer(sound.raw_data, np.int16)
-    with av.open(buffer, "w", format="mp3", options={"fflags": "+bitexact", "write_xing": "0"}) as container:
+    with av.open(buffer, "w", format="mp3", options=MP3_OPTIONS) as container:
         stream = container.add_stream("libmp3lame", rate=SAMPLE_RATE_HZ, layout="mono")
         assert isinstance(stream, AudioStream)
         stream.bit_rate = BIT_RATE

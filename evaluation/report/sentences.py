@@ -37,7 +37,6 @@ TEXTS: dict[str, Text] = {
     "night_of": Text("Noite do {date}", "Noche del {date}", "Night of {date}"),
     "other_languages": Text("Outras linguas", "Otros idiomas", "Other languages"),
     "skip": Text("Saltar ao contido", "Saltar al contenido", "Skip to the content"),
-    "contents": Text("Contido", "Contenido", "Contents"),
     "demo": Text(
         "Modelo de demostración: pequeno e adestrado con voz sintética. As súas cifras non din nada do modelo de "
         "produción.",
@@ -259,7 +258,6 @@ TEXTS: dict[str, Text] = {
     "chart.baseline": Text("liña base", "línea base", "baseline"),
     "chart.expected": Text("esperable", "esperable", "expected"),
     "chart.rolling": Text("últimos {n} días", "últimos {n} días", "last {n} days"),
-    "chart.night": Text("cada noite", "cada noche", "each night"),
     "chart.up": Text("máis erros", "más errores", "more errors"),
     "chart.down": Text("menos erros", "menos errores", "fewer errors"),
     "chart.limit": Text("límite", "límite", "limit"),
@@ -411,8 +409,6 @@ TEXTS: dict[str, Text] = {
     "n_errors.other": Text("{n} erros", "{n} errores", "{n} errors"),
     "n_words.one": Text("unha palabra", "una palabra", "one word"),
     "n_words.other": Text("{n} palabras", "{n} palabras", "{n} words"),
-    "n_nights.one": Text("unha noite", "una noche", "one night"),
-    "n_nights.other": Text("{n} noites", "{n} noches", "{n} nights"),
     "errors_in": Text("{errors} en {words}", "{errors} en {words}", "{errors} in {words}"),
     "baseline_errors": Text("na liña base, {n}", "en la línea base, {n}", "baseline {n}"),
     "confidence": Text("confianza {value}", "confianza {value}", "confidence {value}"),
@@ -514,7 +510,6 @@ TEXTS: dict[str, Text] = {
     "report_code": Text("Informe feito con", "Informe hecho con", "Report made with"),
     "normalizers": Text("Normalizadores", "Normalizadores", "Normalisers"),
     "sets_of": Text("Conxuntos", "Conjuntos", "Sets"),
-    "unknown": Text("descoñecido", "desconocido", "not known"),
     # --- mail and terminal
     "mail.page": Text(
         "A páxina completa, con gráficas e audio:",

@@ -63,26 +63,28 @@ def write_report(connection: Connection, store: MediaStore, *, night: dt.date, s
     # what is shown is what is stored: pages are made of the JSON
     found = from_json(json.loads(json.dumps(content, ensure_ascii=False, allow_nan=False)))
     prefix = storage_prefix(night)
-    address = page_address(store, prefix, Language(settings.report_language))
-    contents = render(found, clips, address)
+    language = Language(settings.report_language)
+    addresses = {each: page_address(store, prefix, each) for each in Language}
+    contents = render(found, clips, addresses)
     for name, data in contents.items():
         _put(store, f"{prefix}/{name}", data)
     save_report(connection, night, content)
-    language = Language(settings.report_language)
     log.info("report_written", night=night.isoformat(), n_files=len(contents), n_clips=len(clips))
     return Written(
         document=content,
         keys=tuple(f"{prefix}/{name}" for name in contents),
         mail_subject=subject_line(found, language),
-        mail_text=plain_text(found, language, address),
+        mail_text=plain_text(found, language, addresses[language]),
     )
 
 
-def render(document: Document, clips: Mapping[str, bytes], address: str | None = None) -> dict[str, bytes]:
+def render(
+    document: Document, clips: Mapping[str, bytes], addresses: Mapping[Language, str]
+) -> dict[str, bytes]:
     """All files of a report by name: clips first, so that a page never names what is not there yet."""
     found = {f"clips/{name}": content for name, content in clips.items()}
     for language in Language:
-        found[text_name(language)] = plain_text(document, language, address).encode()
+        found[text_name(language)] = plain_text(document, language, addresses.get(language)).encode()
         found[page_name(language)] = page(document, language, clips).encode()
     found["report.json"] = (json.dumps(as_json(document), ensure_ascii=False, indent=1) + "\n").encode()
     return found
@@ -94,8 +96,9 @@ def read_clips(store: MediaStore, document: Document) -> dict[str, bytes]:
     for utterance in document.worst:
         if utterance.clip is not None and utterance.clip.failure is None:
             try:
-                with store.open(f"{storage_prefix(document.night)}/clips/{utterance.clip.name}") as reader:
-                    found[utterance.clip.name] = bytes(reader.read())
+                found[utterance.clip.name] = _get(
+                    store, f"{storage_prefix(document.night)}/clips/{utterance.clip.name}"
+                )
             except MediaMissing:
                 log.warning("report_clip_missing", night=document.night.isoformat(), clip=utterance.clip.name)
     return found
@@ -104,8 +107,7 @@ def read_clips(store: MediaStore, document: Document) -> dict[str, bytes]:
 def read_page(store: MediaStore, document: Document, language: Language) -> bytes:
     """A night's page as it was stored; made again from the document where it is gone."""
     try:
-        with store.open(f"{storage_prefix(document.night)}/{page_name(language)}") as reader:
-            return bytes(reader.read())
+        return _get(store, f"{storage_prefix(document.night)}/{page_name(language)}")
     except MediaMissing:
         return page(document, language, read_clips(store, document)).encode()
 
@@ -116,6 +118,14 @@ def page_address(store: MediaStore, prefix: str, language: Language) -> str:
     if base.startswith("file://"):
         base = unquote(urlsplit(base).path).rstrip("/")
     return f"{base}/{prefix}/{page_name(language)}"
+
+
+def _get(store: MediaStore, key: str) -> bytes:
+    reader = store.open(key)
+    try:
+        return bytes(reader.read())
+    finally:
+        reader.close()
 
 
 def _put(store: MediaStore, key: str, content: bytes) -> None:

@@ -34,7 +34,7 @@ from evaluation.normalizer import NORMALIZERS
 from evaluation.score import score_counts
 from evaluation.verdict import Judgement, Measured, judge, measured
 
-DEMO_SPEECH = Path(__file__).parents[1] / "data" / "demo-speech"
+DEMO_SPEECH = Path(__file__).parents[2] / "data" / "demo-speech"
 N_NIGHTS = 30
 LAST = dt.date(2026, 11, 22)
 SAMPLE_RATE_HZ = 16_000
@@ -156,11 +156,15 @@ def make_sets(n: int) -> list[MadeSet]:
 
 
 def copy_audio(sets: Sequence[MadeSet], datasets: Path) -> None:
-    """The audio files of the sets under `datasets`; one of them is missing, and one is no audio."""
+    """The audio files of the sets under `datasets`; of the programme "A debate" one is missing, the others no audio."""
     for one in sets:
         (datasets / one.name).mkdir(parents=True)
         for name in {utterance.audio.split("/")[1] for utterance in one.utterances}:
             shutil.copy(DEMO_SPEECH / name, datasets / one.name / name)
+    spoilt = [utterance.audio for utterance in sets[0].utterances if utterance.programme == "A debate"]
+    (datasets / spoilt[0]).unlink()
+    for audio in set(spoilt[1:]) - {spoilt[0]}:
+        (datasets / audio).write_bytes(b"not audio at all")
 
 
 class History:
@@ -171,7 +175,8 @@ class History:
         self.sets = sets
         self.models = [
             self._one(
-                "INSERT INTO models (name, weights_sha256, is_demo, config) VALUES (:n, :w, :d, '{}') RETURNING id",
+                "INSERT INTO models (name, weights_sha256, is_demo, config) VALUES (:n, :w, :d, "
+                "'{}') RETURNING id",
                 n=name, w=weights * 64, d=is_demo,
             )
             for name, weights, is_demo in (("phi4-galician-1", "a", False), ("phi4-galician-2", "b", False))
@@ -194,7 +199,8 @@ class History:
             )  # fmt: skip
             for index, utterance in enumerate(one.utterances):
                 utterance.utterance_id = self._one(
-                    "INSERT INTO held_out_utterances (set_id, index, key, audio, audio_sha256, duration_samples, "
+                    "INSERT INTO held_out_utterances (set_id, index, key, audio, audio_sha256, "
+                    "duration_samples, "
                     "reference, speaker, programme, kind) VALUES (:set_id, :index, :key, :audio, 'ab', :samples, "
                     ":reference, :speaker, :programme, :kind) RETURNING id",
                     set_id=one.set_id, index=index, key=utterance.key, audio=utterance.audio,
@@ -248,15 +254,17 @@ class History:
             "INSERT INTO evaluation_runs (set_id, purpose, night, model_id, prompt, decode_settings, device, "
             "code_version, started_at, finished_at, abandoned_reason) VALUES (:set_id, 'nightly', :night, :model, "
             ":prompt, CAST(:decode AS jsonb), 'cuda bfloat16', '0.1.0+made', :at, :finished, :reason) RETURNING id",
-            set_id=one.set_id, night=night, model=model, prompt=PROMPT, decode=json.dumps(decode), at=due_at(night),
+            set_id=one.set_id, night=night, model=model, prompt=PROMPT, decode=json.dumps(decode),
+            at=due_at(night),
             finished=None if is_lost else due_at(night) + dt.timedelta(hours=1),
             reason="its run was not finished within 18 hours" if is_lost else None,
         )  # fmt: skip
         if is_lost:
             one.state = step(one.state, None)
             judgement = judge(one.name, one.state, None, baseline_rate=0.09)
+            reason = {"reason": "its run was not finished within 18 hours"}
             self._verdict(night, "regression", one.name, judgement, None, model=model, run_id=run_id,
-                          baseline_id=one.baseline_id, evidence={"reason": "its run was not finished within 18 hours"})  # fmt: skip
+                          baseline_id=one.baseline_id, evidence=reason)  # fmt: skip
             return
         texts = self._texts(one, number)
         hypotheses = normalized(texts)
@@ -319,11 +327,13 @@ class History:
             score = score_counts(counts, clusters=one.clusters)
             words, characters = score.wer.counts, score.cer.counts
             self._run(
-                "INSERT INTO evaluation_scores VALUES (:run_id, :name, :n, 0, 6, :wh, :ws, :wd, :wi, :ch, :cs, :cd, :ci, "
+                "INSERT INTO evaluation_scores VALUES (:run_id, :name, :n, 0, 6, :wh, :ws, :wd, "
+                ":wi, :ch, :cs, :cd, :ci, "
                 ":empty, :wer, :wer_low, :wer_high, :cer, :cer_low, :cer_high, now())",
                 run_id=run_id, name=name, n=len(texts), wh=words.hits, ws=words.substitutions, wd=words.deletions,
                 wi=words.insertions, ch=characters.hits, cs=characters.substitutions, cd=characters.deletions,
-                ci=characters.insertions, empty=score.insertions_on_empty, wer=score.wer.value, wer_low=score.wer.low,
+                ci=characters.insertions, empty=score.insertions_on_empty, wer=score.wer.value,
+                wer_low=score.wer.low,
                 wer_high=score.wer.high, cer=score.cer.value, cer_low=score.cer.low, cer_high=score.cer.high,
             )  # fmt: skip
 
@@ -345,10 +355,12 @@ class History:
         row["evidence"] = json.dumps(values.get("evidence", {}))
         row["chart"] = json.dumps(to_json(judgement.state))
         self._run(
-            "INSERT INTO quality_verdicts (night, question, subject, verdict, cause, sentence, model_id, run_id, "
+            "INSERT INTO quality_verdicts (night, question, subject, verdict, cause, sentence, "
+            "model_id, run_id, "
             "baseline_id, reference_id, wer, wer_low, wer_high, baseline_wer, difference, difference_low, "
             "difference_high, p_value, effect, nights, margin, n_utterances, n_words, chart, evidence) VALUES "
-            "(:night, :question, :subject, :verdict, :cause, :sentence, :model, :run_id, :baseline_id, :reference_id, "
+            "(:night, :question, :subject, :verdict, :cause, :sentence, :model, :run_id, "
+            ":baseline_id, :reference_id, "
             ":wer, :low, :high, :baseline_wer, :d, :dl, :dh, :p, :effect, :nights, :margin, :n_utterances, :n_words, "
             "CAST(:chart AS jsonb), CAST(:evidence AS jsonb))",
             **row,
@@ -366,7 +378,8 @@ class History:
         if number == 9:
             self.drift_state = step(self.drift_state, None)
             self._verdict(night, "drift", "production", judge("production", self.drift_state, None), None,
-                          model=model, reference_id=self.reference_id, evidence={"reason": "no segment was corrected"})  # fmt: skip
+                          model=model, reference_id=self.reference_id,
+                          evidence={"reason": "no segment was corrected"})  # fmt: skip
             return
         generator = np.random.default_rng([number, 4])
         expected = 0.102 + 0.004 * float(generator.normal())
@@ -389,15 +402,18 @@ class History:
         )
         self._verdict(
             night, "drift", "production", judgement, rate, model=model, reference_id=self.reference_id,
-            n_utterances=100, n_words=2400 + number, evidence={"standouts": standouts} if judgement.verdict != "ok" else {},
+            n_utterances=100, n_words=2400 + number,
+            evidence={"standouts": standouts} if judgement.verdict != "ok" else {},
         )  # fmt: skip
 
     def _unreferenced_night(self, number: int) -> None:
         night = night_of(number)
         is_found = number == N_NIGHTS
         self._run(
-            "INSERT INTO quality_verdicts (night, question, subject, verdict, cause, sentence, model_id, nights, "
-            "n_utterances, n_words, evidence) VALUES (:night, 'unreferenced', 'production', :verdict, :cause, 's', :model, "
+            "INSERT INTO quality_verdicts (night, question, subject, verdict, cause, sentence, "
+            "model_id, nights, "
+            "n_utterances, n_words, evidence) VALUES (:night, 'unreferenced', 'production', "
+            ":verdict, :cause, 's', :model, "
             ":nights, 0, 0, '{}')",
             night=night, verdict="watch" if is_found else "ok", cause="one_night" if is_found else "nothing",
             model=self.models[0], nights=int(is_found),
@@ -411,9 +427,11 @@ class History:
             ("mean_logprob", -0.11, 0.7),
         ):
             self._run(
-                "INSERT INTO quality_measures (night, model_id, unit_kind, broadcaster_id, unit, measure, value, "
+                "INSERT INTO quality_measures (night, model_id, unit_kind, broadcaster_id, unit, "
+                "measure, value, "
                 "standard_error, n_segments, n_recordings, centre, p_value, adjusted_p, n_nights) VALUES "
-                "(:night, :model, 'programme', :b, 'Magazine', :measure, :value, 0.01, 412, 9, :centre, :p, :adjusted, 25)",
+                "(:night, :model, 'programme', :b, 'Magazine', :measure, :value, 0.01, 412, 9, "
+                ":centre, :p, :adjusted, 25)",
                 night=night, model=self.models[0], b=broadcaster, measure=measure, value=value,
                 centre=0.012 if measure == "loop_rate" else value, p=p, adjusted=0.004 if p < 0.01 else None,
             )  # fmt: skip
@@ -426,7 +444,8 @@ class History:
             ("regression", "FLEURS", 22, 2, "two nights in a row as good as the baseline"),
         ):
             self._run(
-                "INSERT INTO alerts (kind, subject, opened_night, last_night, n_quiet_nights, sentence, evidence, "
+                "INSERT INTO alerts (kind, subject, opened_night, last_night, n_quiet_nights, "
+                "sentence, evidence, "
                 "closed_at, closed_by, close_reason) VALUES (:kind, :subject, :opened, :last, :quiet, 's', '{}', "
                 ":closed_at, :closed_by, :reason)",
                 kind=kind, subject=subject, opened=night_of(opened), last=LAST, quiet=quiet, reason=closed,
@@ -439,7 +458,8 @@ class History:
         for broadcaster, n_recordings in (("canle-local", 24), ("radio-costa", 8)):
             owner = self._one("INSERT INTO broadcasters (name) VALUES (:name) RETURNING id", name=broadcaster)
             batch = self._one(
-                "INSERT INTO batches (broadcaster_id, name, request_sha256) VALUES (:o, 'arquivo', '') RETURNING id",
+                "INSERT INTO batches (broadcaster_id, name, request_sha256) VALUES (:o, 'arquivo', "
+                "'') RETURNING id",
                 o=owner,
             )
             for number in range(n_recordings):
@@ -447,11 +467,15 @@ class History:
                 is_waiting = number == n_recordings - 1
                 duration = SAMPLE_RATE_HZ * (1800 + 60 * number)
                 recording = self._one(
-                    "INSERT INTO recordings (broadcaster_id, batch_id, name, programme, programme_kind, priority, state, "
-                    "size_bytes, duration_samples, finished_at) VALUES (:o, :b, :name, :programme, :kind, 1, :state, 9, "
+                    "INSERT INTO recordings (broadcaster_id, batch_id, name, programme, "
+                    "programme_kind, priority, state, "
+                    "size_bytes, duration_samples, finished_at) VALUES (:o, :b, :name, :programme, "
+                    ":kind, 1, :state, 9, "
                     ":duration, :at) RETURNING id",
-                    o=owner, b=batch, name=f"{number}.mp3", programme=PROGRAMMES[number % 12], kind=KINDS[number % 12],
-                    state="transcribing" if is_waiting else "completed", duration=duration, at=None if is_waiting else at,
+                    o=owner, b=batch, name=f"{number}.mp3", programme=PROGRAMMES[number % 12],
+                    kind=KINDS[number % 12],
+                    state="transcribing" if is_waiting else "completed", duration=duration,
+                    at=None if is_waiting else at,
                 )  # fmt: skip
                 if is_waiting:
                     continue
@@ -463,23 +487,30 @@ class History:
         self, owner: int, recording: uuid.UUID, duration: int, at: dt.datetime, rows: list[Any]
     ) -> None:
         transcript = self._one(
-            "INSERT INTO transcripts (broadcaster_id, recording_id, is_current, model_id, splitter_version, code_version, "
-            "duration_samples, transcribed_samples, no_speech_samples, failed_samples, finished_at) VALUES (:o, :r, true, "
+            "INSERT INTO transcripts (broadcaster_id, recording_id, is_current, model_id, "
+            "splitter_version, code_version, "
+            "duration_samples, transcribed_samples, no_speech_samples, failed_samples, "
+            "finished_at) VALUES (:o, :r, true, "
             ":m, 'energy-1', '0.1.0', :d, :t, :n, :f, :at) RETURNING id",
-            o=owner, r=recording, m=self.models[0], d=duration, t=duration - duration // 5 - 16_000, n=duration // 5,
+            o=owner, r=recording, m=self.models[0], d=duration,
+            t=duration - duration // 5 - 16_000, n=duration // 5,
             f=16_000, at=at,
         )  # fmt: skip
         for index, row in enumerate(rows):
             written = mistaken(row["text"], 0.12, np.random.default_rng([index, owner]))
             segment = self._one(
-                "INSERT INTO segments (broadcaster_id, recording_id, transcript_id, index, start_sample, end_sample, "
+                "INSERT INTO segments (broadcaster_id, recording_id, transcript_id, index, "
+                "start_sample, end_sample, "
                 "state, priority, text) VALUES (:o, :r, :t, :i, :start, :end, 'done', 1, :text) RETURNING id",
-                o=owner, r=recording, t=transcript, i=index, start=index * 160_000, end=index * 160_000 + 150_000, text=written,
+                o=owner, r=recording, t=transcript, i=index, start=index * 160_000,
+                end=index * 160_000 + 150_000, text=written,
             )  # fmt: skip
             self._run(
-                "INSERT INTO corrections (broadcaster_id, recording_id, segment_id, text, is_drawn, is_current, corrected_by, "
+                "INSERT INTO corrections (broadcaster_id, recording_id, segment_id, text, is_drawn, "
+                "is_current, corrected_by, "
                 "created_at) VALUES (:o, :r, :s, :text, :drawn, true, 'xoana', :at)",
-                o=owner, r=recording, s=segment, text=row["text"], drawn=index % 2 == 0, at=at - dt.timedelta(minutes=5),
+                o=owner, r=recording, s=segment, text=row["text"], drawn=index % 2 == 0,
+                at=at - dt.timedelta(minutes=5),
             )  # fmt: skip
 
 
