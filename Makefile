@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo up test lint format clean sample-archive simulate-drift bench-engine bench-checkpoint
+.PHONY: help install demo up test lint format clean sample-archive simulate-drift ten-nights bench-engine bench-checkpoint
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench-checkpoint: install ## Write, open and convert a random checkpoint of full
 
 simulate-drift: install ## Prove intervals, false alarms and power by simulation (SIMULATE_ARGS="--pictures docs/pictures")
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.simulate_drift $(SIMULATE_ARGS)
+
+ten-nights: install ## Live through ten nights of a made-up broadcaster on the real stack (NIGHTS_ARGS="--out FOLDER")
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.ten_nights $(NIGHTS_ARGS)
 
 sample-archive: install ## Make samples/ anew from the test sentences
 	$(BIN)/python -m training.sample_archive
