@@ -134,6 +134,9 @@ _POINTED = re.compile(
 )
 _NUMERO = re.compile(r"(?<!\w)n\.?[º°](?!\w)", flags=re.IGNORECASE)
 
+_SIGN = re.compile(r"[-–.0-9ºª°€$£]|EE|k[mg]|século", flags=re.IGNORECASE)
+"""Each pattern above needs one of these."""
+
 
 def _contractions() -> dict[tuple[str, str], str]:
     articles = ("o", "a", "os", "as")
@@ -228,6 +231,8 @@ def _one_round(text: str) -> str:
 
 def _write_out(text: str) -> str:
     """Signs, figures and pointed abbreviations as words; everything else as it was."""
+    if not _SIGN.search(text):
+        return text  # nothing below can match; most texts are such
     text = _SECOND_ARTICLE.sub("", text)
     text = _POINTED.sub(_pointed, text)
     text = _NUMERO.sub("número", text)

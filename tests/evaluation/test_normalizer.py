@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluation import normalizer
 from evaluation.galician_numbers import MAX_CARDINAL, NUMERALS, cardinal, ordinal
 from evaluation.normalizer import CONTRACTIONS, WORD_FORMS, galician_normalizer
 from evaluation.score import basic_normalizer, score
@@ -99,6 +101,24 @@ def test_other_words_stay_different(first: str, second: str) -> None:
 def test_normalising_twice_changes_nothing(text: str) -> None:
     once = galician_normalizer(text)
     assert galician_normalizer(once) == once
+
+
+@steady
+@given(
+    text=st.lists(
+        st.sampled_from(
+            [*VOCABULARY, "Sr", "p. ex.", "EEUU", "n.º", "un Km", "Século XX", "come-lo", "5 h", " ", "€"]
+        ),
+        max_size=8,
+    ).map(" ".join)
+    | st.text(max_size=20)
+)
+def test_what_is_passed_over_quickly_holds_nothing_to_write_out(text: str) -> None:
+    """The short cut for texts without signs is taken only where no pattern could match."""
+    patterns = [value for value in vars(normalizer).values() if isinstance(value, re.Pattern)]
+    patterns += [pattern for pattern, _ in normalizer._PHRASES]
+    if not normalizer._SIGN.search(text):
+        assert not [pattern for pattern in patterns if pattern.search(text)]
 
 
 @steady
