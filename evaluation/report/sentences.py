@@ -432,12 +432,12 @@ TEXTS: dict[str, Text] = {
     # --- without references
     "unreferenced": Text("Medidas sen referencias", "Medidas sin referencias", "Measures without references"),
     "unreferenced.note": Text(
-        "{compared} medidas de emisoras, programas e décadas comparadas co seu propio historial, con corrección por "
-        "seren moitas; por si soas non din se hai máis erros.",
-        "{compared} medidas de emisoras, programas y décadas comparadas con su propio historial, con corrección por "
-        "ser muchas; por sí solas no dicen si hay más errores.",
-        "{compared} measures of broadcasters, programmes and decades compared with their own history, corrected for "
-        "being many; by themselves they do not say whether there are more errors.",
+        "Medidas de emisoras, programas e décadas, cada unha comparada co seu propio historial, con corrección por "
+        "seren moitas (esta noite, {compared}). Por si soas non din se hai máis erros.",
+        "Medidas de emisoras, programas y décadas, cada una comparada con su propio historial, con corrección por "
+        "ser muchas (esta noche, {compared}). Por sí solas no dicen si hay más errores.",
+        "Measures of broadcasters, programmes and decades, each compared with its own history, corrected for being "
+        "many (tonight {compared}). By themselves they do not say whether there are more errors.",
     ),
     "findings.one": Text("unha medida destaca", "una medida destaca", "one measure stands out"),
     "findings.other": Text("{n} medidas destacan", "{n} medidas destacan", "{n} measures stand out"),

@@ -61,6 +61,7 @@ def test_every_key_that_pages_and_mails_name_is_there_and_none_is_left_over() ->
         for key in TEXTS
         if key not in named
         and f'"{key}"' not in template + code
+        and f"'{key}'" not in code
         and not any(key.startswith(f"{prefix}.") for prefix in prefixes | counted)
     }
     assert unused == set()
