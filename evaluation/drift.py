@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.special import stdtrit
@@ -37,6 +38,21 @@ class Window:
     strata: Sequence[Hashable]
     clusters: Sequence[Hashable] | None = None
     """Recording, speaker or programme of each segment; None where it is not known."""
+
+    @cached_property
+    def by_stratum(self) -> dict[Hashable, FloatArray]:
+        """Errors and words by cluster, shape (n_clusters, 2), for each stratum in order of appearance."""
+        numbers = {stratum: number for number, stratum in enumerate(dict.fromkeys(self.strata))}
+        members = np.array([numbers[stratum] for stratum in self.strata])
+        groups = group_indices(self.clusters, len(self.words))
+        found: dict[Hashable, FloatArray] = {}
+        for stratum, number in numbers.items():
+            chosen = members == number
+            _, within = np.unique(groups[chosen], return_inverse=True)
+            counts = self.words.take(chosen)
+            sums = cluster_sums(within.astype(np.int64), counts.errors, counts.reference_lengths)
+            found[stratum] = sums[(sums > 0).any(axis=1)]
+        return found
 
 
 @dataclass(frozen=True)
@@ -158,17 +174,7 @@ def _cluster_strata(window: Window, name: str) -> dict[Hashable, FloatArray]:
         raise ScoreError(f"the {name} window is empty")
     if len(window.strata) != n or (window.clusters is not None and len(window.clusters) != n):
         raise ScoreError(f"the {name} window needs a stratum and a cluster for each of its {n:,} segments")
-    numbers = {stratum: number for number, stratum in enumerate(dict.fromkeys(window.strata))}
-    members = np.array([numbers[stratum] for stratum in window.strata])
-    groups = group_indices(window.clusters, n)
-    found: dict[Hashable, FloatArray] = {}
-    for stratum, number in numbers.items():
-        chosen = members == number
-        _, within = np.unique(groups[chosen], return_inverse=True)
-        counts = window.words.take(chosen)
-        sums = cluster_sums(within.astype(np.int64), counts.errors, counts.reference_lengths)
-        found[stratum] = sums[(sums > 0).any(axis=1)]
-    return found
+    return window.by_stratum
 
 
 def _variance(before: FloatArray, now: FloatArray) -> float:

@@ -115,8 +115,8 @@ def _false_alarms(found: Sequence[Figure]) -> Picture:
     axes.axvline(5, color="black", linestyle="--", linewidth=1)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set(title="False alarms in 1,000 stable nights (dashed: the most allowed)", xlim=(-0.2, 6))
-    axes.legend(frameon=False, loc="center right")
+    axes.set(xlabel="alarms in 1,000 stable nights (dashed: allowed)", xlim=(-0.2, 6))
+    axes.legend(frameon=False, loc="upper right", bbox_to_anchor=(0.82, 1))
     return picture
 
 
