@@ -13,7 +13,6 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-
 MAX_FAILED_SHARE = 0.01
 """A run without a text for more of its utterances is no measurement."""
 

@@ -27,13 +27,30 @@ DAY = dt.timedelta(days=1)
 def model_in_service(
     connection: Connection, until_at: dt.datetime, *, from_at: dt.datetime | None = None
 ) -> int | None:
-    """The model that transcribed most audio of the recordings finished in the window; None before any was.
+    """The model that transcripts come from now; None before there was any.
 
-    Without `from_at` the window is the day before `until_at`. A window without production has the model of the last
+    The deployed one once it has finished a recording since; where it has not (workers are pinned to another by
+    FONOTECA_MODEL, or nothing was ever deployed), the one that transcribed most audio of the window. Without `from_at` the window is the day before `until_at`. A window without production has the model of the last
     one that was finished before.
     """
     times = {"from_at": from_at or until_at - DAY, "until_at": until_at}
     model_id: int | None = connection.scalar(
+        text(
+            """
+            SELECT d.model_id FROM (
+                SELECT model_id, deployed_at FROM deployments WHERE deployed_at < :until_at ORDER BY id DESC LIMIT 1
+            ) d
+            WHERE EXISTS (
+                SELECT FROM transcripts t WHERE t.model_id = d.model_id
+                AND t.finished_at >= greatest(d.deployed_at, :from_at) AND t.finished_at < :until_at
+            )
+            """
+        ),
+        times,
+    )
+    if model_id is not None:
+        return model_id
+    model_id = connection.scalar(
         text(
             """
             SELECT model_id FROM transcripts

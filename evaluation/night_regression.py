@@ -32,9 +32,11 @@ from evaluation.paired_runs import (
     pair_runs,
 )
 from evaluation.run_scores import RunScore, finite, score_run
-from evaluation.verdict import Cause, Judgement, Verdict, judge, measured
+from evaluation.verdict import MARGIN, Cause, Judgement, Verdict, judge, measured
 
 QUESTION = Question.REGRESSION
+CERTAIN_P = 0.001
+"""Corrected p of a part of a set that makes a regression by itself: as rare as the chart's limit for one night."""
 
 
 def judge_run(connection: Connection, run: Run, night: dt.date) -> VerdictRow:
@@ -107,6 +109,8 @@ def _measured(
     difference = pair.difference
     before, restarted = _chart_before(connection, run, night, baseline)
     judgement = judge(run.set_name, step(before, _residual(difference)), measured(difference))
+    found = _look_closer(pair) if difference.n_clusters_changed else {}
+    judgement = _with_one_part_that_got_worse(judgement, found.get("standouts", []))
     assert run.model_id is not None
     model = model_names(connection, {run.model_id})[run.model_id]
     changes = find_changes(baseline, run, model)
@@ -122,9 +126,8 @@ def _measured(
         evidence["chart_restarted"] = restarted
     sentence = judgement.sentence
     if judgement.verdict is not Verdict.OK:
-        found = _look_closer(pair)
         evidence |= found
-        details = [describe_standouts(found["standouts"]), describe_changes(changes)]
+        details = [describe_standouts(found.get("standouts", [])), describe_changes(changes)]
         sentence = "; ".join([sentence, *filter(None, details)])
     rate = score.score.wer if score.score else None
     return replace(
@@ -136,6 +139,30 @@ def _measured(
         **_difference(difference),
         n_utterances=len(pair.rows),
         n_words=difference.a.reference_length,
+    )
+
+
+def _with_one_part_that_got_worse(judgement: Judgement, standouts: list[dict[str, Any]]) -> Judgement:
+    """A programme or kind that certainly got worse is a regression, and a first sign of it worth a look, however well
+    the whole set does: over programmes as clusters, one that breaks is hidden by its own spread."""
+    worse = [
+        each
+        for each in standouts
+        if each["kind"] != "speaker" and each["difference"] >= MARGIN.of(each["expected"])
+    ]
+    if not worse or judgement.verdict is Verdict.REGRESSED:
+        return judgement
+    certain = [each for each in worse if each["adjusted_p"] <= CERTAIN_P]
+    verdict = Verdict.REGRESSED if certain else Verdict.WATCH
+    tonight = judgement.tonight
+    return replace(
+        judgement,
+        verdict=verdict,
+        cause=Cause.ONE_NIGHT,
+        effect=tonight.difference if tonight else 0.0,
+        nights=1,
+        sentence=f"{judgement.set_name}: {verdict} in a part of it; over all, "
+        f"{judgement.sentence.removeprefix(f'{judgement.set_name}: ')}",
     )
 
 

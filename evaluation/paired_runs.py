@@ -1,7 +1,7 @@
 """Two runs of one set, utterance by utterance: the difference, what it stands out in, and what changed beside it.
 
 Kinds, programmes and speakers of a set are tested alone, each paired with itself, and corrected for how many there are
-(Benjamini-Yekutieli: a speaker is part of a programme, a programme of a kind).
+(Holm's, which needs no independence: a speaker is part of a programme, a programme of a kind).
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import false_discovery_control
 
 from db.baselines import BaselineRow
 from db.evaluation_runs import PredictionRow, Run
-from evaluation.compare import Difference, compare_counts
+from evaluation.compare import SIGNIFICANCE, Difference, compare_counts, holm
 from evaluation.counts import EditCounts, ScoreError, count_many_words
-from evaluation.history import FALSE_DISCOVERY_RATE
 from evaluation.matched_pairs import MatchedPairs, matched_pairs
 from evaluation.run_scores import cluster_of
 from evaluation.score import basic_normalizer, normalize_texts
@@ -124,11 +122,11 @@ def find_standouts(pair: PairedRuns) -> tuple[list[GroupChange], int]:
                     tested.append(found)
     if not tested:
         return [], 0
-    adjusted = false_discovery_control([group.p_value for group in tested], method="by")
+    adjusted = holm([group.p_value for group in tested])
     kept = [
         GroupChange(**(asdict(group) | {"adjusted_p": float(p)}))
         for group, p in zip(tested, adjusted, strict=True)
-        if p <= FALSE_DISCOVERY_RATE
+        if p <= SIGNIFICANCE
     ]
     order = list(_NAMES)
     kept.sort(

@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
-from scipy.stats import false_discovery_control
 from sqlalchemy import Connection
 
 from db.production import (
@@ -36,9 +35,10 @@ from db.production import (
 )
 from db.schema import SAMPLE_RATE_HZ
 from evaluation.bootstrap import ratio_interval, ratio_standard_error, two_sided_t
+from evaluation.compare import SIGNIFICANCE, holm
 from evaluation.counts import EditCounts, ScoreError, count_many_words, group_indices
 from evaluation.drift import MIN_REFERENCE_CLUSTERS, Window, WindowDifference, compare_windows
-from evaluation.history import FALSE_DISCOVERY_RATE, Measurement, against_history, findings
+from evaluation.history import Measurement, against_history, findings
 from evaluation.score import basic_normalizer, normalize_texts
 
 MOST_SEGMENTS_A_DAY = 400
@@ -159,7 +159,7 @@ class Standout:
     n_words: int
     p_value: float
     adjusted_p: float
-    """After correction for all units tested (Benjamini-Yekutieli)."""
+    """After correction for all units tested (Holm)."""
 
     @property
     def is_worse(self) -> bool:
@@ -293,7 +293,7 @@ def drift_tonight(
 
 
 def find_standouts(
-    reference: Scored, current: Scored, rate: float = FALSE_DISCOVERY_RATE
+    reference: Scored, current: Scored, significance: float = SIGNIFICANCE
 ) -> tuple[list[Standout], int]:
     """Programmes and kinds of programmes whose errors changed; and how many were tested.
 
@@ -308,8 +308,10 @@ def find_standouts(
                 tested.append(found)
     if not tested:
         return [], 0
-    adjusted = false_discovery_control([unit.p_value for unit in tested], method="by")
-    kept = [replace(unit, adjusted_p=float(p)) for unit, p in zip(tested, adjusted, strict=True) if p <= rate]
+    adjusted = holm([unit.p_value for unit in tested])
+    kept = [
+        replace(unit, adjusted_p=p) for unit, p in zip(tested, adjusted, strict=True) if p <= significance
+    ]
     return sorted(kept, key=lambda unit: (unit.kind is not UnitKind.PROGRAMME, unit.adjusted_p)), len(tested)
 
 

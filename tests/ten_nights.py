@@ -60,7 +60,7 @@ KINDS = {
     "Conversas": "interview",
 }
 """Programmes and their kinds."""
-WORSE_WEIGHTS_NOISE = 0.35
+WORSE_WEIGHTS_NOISE = 0.4
 """Noise on the audio weights of the worse model, in their own standard deviations."""
 
 
@@ -80,7 +80,7 @@ class Plan:
     held_out_sentences: int = 112
 
 
-SHORT = Plan(n_nights=3, degraded_from=2, worse_model_from=3, reference_recordings=6, held_out_sentences=60)
+SHORT = Plan(n_nights=3, degraded_from=2, worse_model_from=3, reference_recordings=7)
 """For a test."""
 
 
