@@ -30,8 +30,9 @@ def model_in_service(
     """The model that transcripts come from now; None before there was any.
 
     The deployed one once it has finished a recording since; where it has not (workers are pinned to another by
-    FONOTECA_MODEL, or nothing was ever deployed), the one that transcribed most audio of the window. Without `from_at` the window is the day before `until_at`. A window without production has the model of the last
-    one that was finished before.
+    FONOTECA_MODEL, or nothing was ever deployed), the one that transcribed most audio of the window. Without
+    `from_at` the window is the day before `until_at`. A window without production has the model of the last one that
+    was finished before.
     """
     times = {"from_at": from_at or until_at - DAY, "until_at": until_at}
     model_id: int | None = connection.scalar(

@@ -32,11 +32,13 @@ from evaluation.paired_runs import (
     pair_runs,
 )
 from evaluation.run_scores import RunScore, finite, score_run
-from evaluation.verdict import MARGIN, Cause, Judgement, Verdict, judge, measured
+from evaluation.verdict import Cause, Judgement, Margin, Verdict, judge, measured
 
 QUESTION = Question.REGRESSION
 CERTAIN_P = 0.001
 """Corrected p of a part of a set that makes a regression by itself: as rare as the chart's limit for one night."""
+PART_MARGIN = Margin(relative=0.25, absolute=0.01)
+"""The smallest change of a part that matters by itself: a model of equal quality is better here and worse there."""
 
 
 def judge_run(connection: Connection, run: Run, night: dt.date) -> VerdictRow:
@@ -148,7 +150,7 @@ def _with_one_part_that_got_worse(judgement: Judgement, standouts: list[dict[str
     worse = [
         each
         for each in standouts
-        if each["kind"] != "speaker" and each["difference"] >= MARGIN.of(each["expected"])
+        if each["kind"] != "speaker" and each["difference"] >= PART_MARGIN.of(each["expected"])
     ]
     if not worse or judgement.verdict is Verdict.REGRESSED:
         return judgement

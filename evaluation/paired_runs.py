@@ -1,7 +1,7 @@
 """Two runs of one set, utterance by utterance: the difference, what it stands out in, and what changed beside it.
 
 Kinds, programmes and speakers of a set are tested alone, each paired with itself, and corrected for how many there are
-(Holm's, which needs no independence: a speaker is part of a programme, a programme of a kind).
+(Benjamini-Yekutieli: a speaker is part of a programme, a programme of a kind).
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import false_discovery_control
 
 from db.baselines import BaselineRow
 from db.evaluation_runs import PredictionRow, Run
-from evaluation.compare import SIGNIFICANCE, Difference, compare_counts, holm
+from evaluation.compare import Difference, compare_counts
 from evaluation.counts import EditCounts, ScoreError, count_many_words
+from evaluation.history import FALSE_DISCOVERY_RATE
 from evaluation.matched_pairs import MatchedPairs, matched_pairs
 from evaluation.run_scores import cluster_of
 from evaluation.score import basic_normalizer, normalize_texts
 
 MIN_GROUP_UTTERANCES = 5
 """A group of fewer is not tested by itself."""
-MAX_STANDOUTS = 20
+MAX_STANDOUTS = 8
+"""Shown of each kind of group."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,9 @@ class GroupChange:
 
 
 _WITHIN: dict[str, Callable[[PredictionRow], str]] = {
-    # what utterances of a group depend on, inside of it
-    "programme": lambda row: f"speaker {row.speaker}" if row.speaker else f"utterance {row.key}",
+    # What utterances of a group depend on, inside of it. A programme has few speakers, and the question is whether it
+    # got worse as it lies here, not whether other speakers of it would: its utterances.
+    "programme": lambda row: f"utterance {row.key}",
     "programme_kind": cluster_of,
     "speaker": lambda row: f"utterance {row.key}",
 }
@@ -122,17 +126,20 @@ def find_standouts(pair: PairedRuns) -> tuple[list[GroupChange], int]:
                     tested.append(found)
     if not tested:
         return [], 0
-    adjusted = holm([group.p_value for group in tested])
+    adjusted = false_discovery_control([group.p_value for group in tested], method="by")
     kept = [
         GroupChange(**(asdict(group) | {"adjusted_p": float(p)}))
         for group, p in zip(tested, adjusted, strict=True)
-        if p <= SIGNIFICANCE
+        if p <= FALSE_DISCOVERY_RATE
     ]
     order = list(_NAMES)
     kept.sort(
         key=lambda group: (order.index(group.kind), -abs(group.n_errors - group.n_errors_before), group.name)
     )
-    return kept[:MAX_STANDOUTS], len(tested)
+    shown = [
+        group for kind in order for group in [each for each in kept if each.kind == kind][:MAX_STANDOUTS]
+    ]
+    return shown, len(tested)
 
 
 def _test(pair: PairedRuns, kind: str, name: str, indices: np.typing.NDArray[np.int64]) -> GroupChange | None:

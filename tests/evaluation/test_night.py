@@ -471,3 +471,23 @@ def test_a_retired_baseline_is_not_missed(nights: Nights) -> None:
     assert nights.settle() == {}
     row = nights.night(held_out, steady())
     assert row.evidence["accepted"] == "first run since its baseline was retired"
+
+
+def test_one_programme_that_breaks_is_a_regression_however_well_the_set_does(
+    nights: Nights, query: Query
+) -> None:
+    """Over programmes as clusters, one that breaks is hidden by its own spread: it is tested by itself, too."""
+    held_out = made_set()
+    nights.night(held_out, steady())
+    broken = nights.night(held_out, lambda utterance: 0.7 if utterance.programme == "Tempo 3" else 0.1)
+    assert broken.verdict == "regressed"
+    assert broken.evidence["n_clusters_changed"] < 5
+    assert [each["name"] for each in broken.evidence["standouts"] if each["kind"] == "programme"] == [
+        "Tempo 3"
+    ]
+    assert "in a part of it" in broken.sentence
+    assert "it stands out in the programme Tempo 3" in broken.sentence
+    nights.night(held_out, steady())
+    again = nights.night(held_out, steady())
+    assert again.verdict == "ok"
+    assert [row[5] for row in alerts(query)] == ["2 nights in a row ok"]
