@@ -73,8 +73,3 @@ def deployed(connection: Connection) -> Deployment | None:
     """The model in service by deployment: the newest; None while nothing was deployed."""
     row = connection.execute(text(f"{_SELECT} ORDER BY d.id DESC LIMIT 1")).one_or_none()
     return Deployment(*row) if row is not None else None
-
-
-def list_deployments(connection: Connection) -> list[Deployment]:
-    """All deployments, the newest first."""
-    return [Deployment(*row) for row in connection.execute(text(f"{_SELECT} ORDER BY d.id DESC"))]

@@ -4,8 +4,12 @@ A worker looks for a newer deployment between two pieces of work. It first finis
 began (a transcript is one model's from beginning to end) and begins no new ones; then it closes the model and opens the
 new one in the same process. Workers do so one by one, each when it gets there.
 
-What a model began and nobody who has it open is left to finish (its last worker died, a segment came back late) is
-finished by a worker that opens the old model once more for it.
+What a model began and nobody who has it open is left to finish (its last worker died or was given another model, a
+segment came back late) is finished by a worker, pinned or not, that opens the old model once more for it. It begins
+nothing with it.
+
+A worker that starts opens the newest deployment or does not start: the one before it may have been replaced because it
+did harm.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ import torch
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.deployments import Deployment, deployed, list_deployments
+from db.deployments import Deployment, deployed
 from db.models import ModelPlace, find_left_behind, has_begun_segments
 from evaluation.predict import Slice
 from speech.checkpoint import CheckpointError, read_card
@@ -75,6 +79,8 @@ class Serving:
         """The deployment that could not be opened, and when it is tried again."""
         self._checked: int | None = None
         """The deployment whose files were looked at and found good."""
+        self._is_visiting = False
+        """Whether what is open was opened for what it had left behind: nothing is begun with it."""
         self._looked_at = time.monotonic()
         self._lock: Connection | None = None
 
@@ -88,7 +94,7 @@ class Serving:
         """
         # no name is kept for the transcriber here: it would keep the old model in memory while the new one is opened
         self.open()
-        if newer := self._newer():
+        if newer := self._own():
             n_claimed = transcribe_pending(
                 self._context, self.open(), is_stopping=is_stopping, may_bind=False
             )
@@ -96,9 +102,12 @@ class Serving:
                 return n_claimed
             self._switch(newer)
         elif left := self._take_left_behind():
-            self._switch(left)
+            self._switch(left, is_visit=True)
             return transcribe_pending(self._context, self.open(), is_stopping=is_stopping, may_bind=False)
-        return transcribe_pending(self._context, self.open(), is_stopping=is_stopping)
+        transcriber = self.open()
+        return transcribe_pending(
+            self._context, transcriber, is_stopping=is_stopping, may_bind=not self._is_visiting
+        )
 
     def evaluate(self, *, is_stopping: Callable[[], bool] = never) -> Slice | None:
         """Go on with an evaluation run, with the newest deployment.
@@ -107,13 +116,15 @@ class Serving:
             As `workers.evaluate.evaluate_pending`.
         """
         model_id = self.open().binding.model_id
-        if newer := self._newer():
+        if newer := self._own():
             with self._context.engine.connect() as connection:
                 has_begun = has_begun_segments(connection, model_id)
             if has_begun:
                 wake_transcribe()  # these first; evaluation runs wait for the new model
                 return None
             self._switch(newer)
+        if self._is_visiting:
+            return None  # its own model could not be opened again: no run is another model's
         return evaluate_pending(self._context, self.open(), is_stopping=is_stopping)
 
     # --- opening ---------------------------------------------------------------------------------------------
@@ -124,36 +135,34 @@ class Serving:
         return self._transcriber
 
     def open(self) -> Transcriber:
-        """What is open; on first call the deployed model, or the configured one.
+        """What is open; on first call the newest deployment, or the configured model.
 
-        A deployment that cannot be opened is logged, and the one before it opened instead: never another model than
-        one that was once deployed.
+        Never an older deployment in its place: it may have been replaced because it did harm.
 
         Raises:
-            CheckpointError: none can be opened.
+            CheckpointError: it cannot be opened.
         """
         if self._transcriber is not None:
             return self._transcriber
-        settings = self._context.settings
         with self._context.engine.connect() as connection:
-            past = [] if settings.is_model_pinned else list_deployments(connection)
-        error: BaseException | None = None
-        for deployment in past:
-            target = _Target.of(deployment)
-            if target is not None:
-                try:
-                    return self._open(target)
-                except CANNOT_OPEN as failed:
-                    error = failed
-                    self._refuse(deployment, failed)
-        if error is not None:
-            raise error
-        base = str(settings.model_base) if settings.model_base else None
-        return self._open(_Target(None, settings.model_name, None, settings.model, base))
+            newest = None if self._context.settings.is_model_pinned else deployed(connection)
+        if newest is None:
+            return self._open(self._home())
+        target = _Target.of(newest)
+        assert target is not None
+        try:
+            return self._open(target)
+        except CANNOT_OPEN as error:
+            self._log_not_opened(newest, error)
+            raise CheckpointError(
+                f"the deployed model {newest.model} cannot be opened: {error}. Make {newest.location} reachable, or "
+                "deploy another (`fonoteca model promote`); an older deployment is not opened in its place"
+            ) from error
 
     def close(self) -> None:
         """Let go of the model."""
         self._transcriber = self._target = None
+        self._is_visiting = False
         if self._lock is not None:
             # invalidate, not close: returned to the pool it would keep the lock
             self._lock.invalidate()
@@ -164,17 +173,16 @@ class Serving:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _newer(self) -> _Target | None:
-        """The newest deployment, if it is not what is open and may be tried."""
-        if self._context.settings.is_model_pinned:
-            return None
+    def _own(self) -> _Target | None:
+        """What this worker should have open, if it is not and may be tried: the newest deployment, or the configured
+        model after a visit to one that had left something behind."""
         with self._context.engine.connect() as connection:
-            newest = deployed(connection)
+            newest = None if self._context.settings.is_model_pinned else deployed(connection)
         if newest is None:
-            # back from a model that was opened for what it had left behind
-            return self._home() if self._target and self._target.model_id is not None else None
+            return self._home() if self._is_visiting else None
         assert self._transcriber is not None
         if newest.model_id == self._transcriber.binding.model_id:
+            self._is_visiting = False  # deployed again meanwhile
             return None
         if self._refused and self._refused[0] == newest.deployment_id and time.monotonic() < self._refused[1]:
             return None
@@ -190,33 +198,39 @@ class Serving:
         return target
 
     def _home(self) -> _Target:
+        """The model that is set; without FONOTECA_MODEL the fallback."""
         settings = self._context.settings
         base = str(settings.model_base) if settings.model_base else None
         return _Target(None, settings.model_name, None, settings.model, base)
 
     def _refuse(self, deployment: Deployment, error: BaseException) -> None:
+        self._log_not_opened(deployment, error, again_in_s=RETRY_S)
+        if self._refused is None or deployment.deployment_id >= self._refused[0]:
+            self._refused = deployment.deployment_id, time.monotonic() + RETRY_S
+
+    @staticmethod
+    def _log_not_opened(deployment: Deployment, error: BaseException, **more: float) -> None:
         log.error(
             "deployment_not_opened",
             deployment_id=deployment.deployment_id,
             model=deployment.model,
             location=deployment.location,
             reason=str(error),
-            again_in_s=RETRY_S,
+            **more,
         )
-        if self._refused is None or deployment.deployment_id >= self._refused[0]:
-            self._refused = deployment.deployment_id, time.monotonic() + RETRY_S
 
-    def _switch(self, target: _Target) -> None:
+    def _switch(self, target: _Target, *, is_visit: bool = False) -> None:
         """Close what is open and open another; where that fails, what was open again.
 
         Raises:
             CheckpointError: neither can be opened.
         """
-        before = self._target
+        before, was_visiting = self._target, self._is_visiting
         assert before is not None
         self.close()
         try:
             self._open(target)
+            self._is_visiting = is_visit
             return
         except CANNOT_OPEN as error:
             log.error("model_not_opened", model=target.name, location=target.location, reason=str(error))
@@ -225,6 +239,7 @@ class Serving:
             if newest is not None and newest.model_id == target.model_id:
                 self._refuse(newest, error)
         self._open(before)
+        self._is_visiting = was_visiting
 
     def _open(self, target: _Target) -> Transcriber:
         try:
@@ -258,7 +273,7 @@ class Serving:
     def _take_left_behind(self) -> _Target | None:
         """A model to open once more, because segments wait that only it may finish and nobody has it open."""
         now = time.monotonic()
-        if self._context.settings.is_model_pinned or now - self._looked_at < LOOK_LEFT_BEHIND_S:
+        if now - self._looked_at < LOOK_LEFT_BEHIND_S:
             return None
         self._looked_at = now
         assert self._transcriber is not None

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 from sqlalchemy import Engine, text
+from structlog.testing import capture_logs
 
 from db.connect import transaction
 from db.deployments import deploy, deployed
@@ -242,25 +243,38 @@ def test_a_model_that_fails_only_when_opened_leaves_the_old_one_open(
     assert model_of(serving, query) == "fonoteca-demo"
 
 
-def test_at_the_start_the_deployment_before_an_unreadable_one_is_opened(
+def test_a_worker_that_starts_opens_the_newest_deployment_or_none(
     serve: Callable[[], Serving],
     settings: Settings,
+    split_new: Callable[[], None],
     put_in_service: Callable[..., int],
     finetuned: Path,
     tmp_path: Path,
     query: Query,
 ) -> None:
-    put_in_service(tmp_path / "gone", "gone", weights_sha256="0" * 64)
+    put_in_service(finetuned, "harmful")
+    place = tmp_path / "gone"
+    put_in_service(place, "better", weights_sha256=read_card(DEMO).weights_sha256)
+    split_new()
     context = WorkerContext.open("gpu", settings)
+    serving = Serving(context)
     try:
-        # never the demo model in place of one that was deployed
-        with pytest.raises(CheckpointError, match="gone"):
-            Serving(context).open()
+        with (
+            capture_logs() as logs,
+            pytest.raises(CheckpointError, match=r"deployed model better cannot be opened.*gone"),
+        ):
+            serving.open()  # neither the one that was replaced, nor the demo model
+        assert [each["event"] for each in logs] == ["deployment_not_opened"]
+        with pytest.raises(CheckpointError):
+            serving.transcribe()
+        assert serving.transcriber is None
     finally:
+        serving.close()
         context.close()
-    put_in_service(finetuned)
-    put_in_service(tmp_path / "gone", "gone", weights_sha256="0" * 64)
-    assert model_of(serve(), query) == "finetuned"
+    assert query(MODELS) == []
+
+    shutil.copytree(DEMO, place)
+    assert model_of(serve(), query) == "better"
 
 
 def test_what_a_model_left_behind_is_finished_by_it(
@@ -290,6 +304,74 @@ def test_what_a_model_left_behind_is_finished_by_it(
     assert query("SELECT state FROM recordings") == [("completed",)]
     assert serving.transcribe() == 0
     assert model_of(serving, query) == "finetuned", "and back"
+
+
+def test_nothing_is_begun_with_a_model_that_was_opened_for_what_it_left_behind(
+    serve: Callable[[], Serving],
+    split_new: Callable[[], None],
+    context: WorkerContext,
+    query: Query,
+    put_in_service: Callable[..., int],
+    finetuned: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serving_module, "LOOK_LEFT_BEHIND_S", 0.0)
+    old = serve()
+    split_new()
+    begin(context, binding_of(old))
+    old.close()
+    place = tmp_path / "new"
+    shutil.copytree(finetuned, place)
+    put_in_service(place, "new")
+    serving = serve()
+    split_new()
+    assert serving.transcribe() == 1
+    assert model_of(serving, query) == "fonoteca-demo"
+
+    shutil.move(place, tmp_path / "away")
+    assert serving.transcribe() == 0
+    assert serving.evaluate() is None
+    assert model_of(serving, query) == "fonoteca-demo", "the new one is out of reach"
+    assert query("SELECT count(*) FROM segments WHERE state = 'pending'") == [(1,)], "it begins nothing"
+
+    shutil.move(tmp_path / "away", place)
+    assert serving._refused is not None
+    serving._refused = serving._refused[0], 0.0  # minutes later
+    assert serving.transcribe() == 1
+    assert query(MODELS) == [("fonoteca-demo",), ("new",)]
+
+
+def test_a_pinned_worker_finishes_what_another_model_left_behind(
+    serve: Callable[[], Serving],
+    split_new: Callable[[], None],
+    context: WorkerContext,
+    query: Query,
+    finetuned: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serving_module, "LOOK_LEFT_BEHIND_S", 0.0)
+    monkeypatch.setenv("FONOTECA_MODEL", str(DEMO))
+    old = serve()
+    split_new()
+    begin(context, binding_of(old))
+    old.close()
+    split_new()
+
+    pinned_context = WorkerContext.open("gpu", Settings(model=str(finetuned), model_name="finetuned"))
+    pinned = Serving(pinned_context)
+    try:
+        pinned.open()
+        assert pinned.transcribe() == 1
+        assert model_of(pinned, query) == "fonoteca-demo"
+        assert query(MODELS) == [("fonoteca-demo",)], "nothing is begun with it"
+        assert pinned.transcribe() == 1
+        assert model_of(pinned, query) == "finetuned", "and back"
+    finally:
+        pinned.close()
+        pinned_context.close()
+    assert query(MODELS) == [("fonoteca-demo",), ("finetuned",)]
+    assert query("SELECT DISTINCT state FROM recordings") == [("completed",)]
 
 
 def test_evaluation_waits_for_the_new_model_and_what_was_begun_goes_first(
