@@ -203,7 +203,7 @@ class _Place:
 
 
 def _place(engine: Engine, settings: Settings, wanted: _Wanted) -> _Place:
-    """The model that was named; else FONOTECA_MODEL; else the one that is deployed; else the demo model."""
+    """The model that was named; else FONOTECA_MODEL; else the one that is deployed; else the fallback."""
     from db.deployments import deployed
 
     base = str(wanted.base) if wanted.base else None

@@ -42,7 +42,8 @@ def transcribe(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Folder of the checkpoint. Unset: FONOTECA_MODEL, or the demo model.", show_default=False
+            help="Folder of the checkpoint. Unset: FONOTECA_MODEL, or FONOTECA_FALLBACK_MODEL.",
+            show_default=False,
         ),
     ] = None,
     device: Annotated[

@@ -62,10 +62,11 @@ class Settings(BaseSettings):
     api_port: int = Field(default=8000, ge=0, le=65535)
     """Port that the API listens on; 0 takes a free one, which its log names."""
 
-    demo_model: str = str(PROJECT_ROOT / "models" / "demo")
-    """Folder of the demo model: what is opened while neither `model` is set nor a model is deployed."""
+    fallback_model: str = str(PROJECT_ROOT / "models" / "demo")
+    """Folder of the checkpoint that is opened while neither `model` is set nor a model is deployed. Unset: the demo
+    model."""
 
-    model: str = Field(default_factory=lambda known: str(known["demo_model"]))
+    model: str = Field(default_factory=lambda known: str(known["fallback_model"]))
     """Folder of the checkpoint that GPU workers open, whatever is deployed. Unset: the newest deployment
     (`fonoteca model promote`)."""
 

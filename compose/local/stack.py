@@ -155,7 +155,7 @@ class Stack:
     def environment(self) -> dict[str, str]:
         """Environment of every service: ours, and where everything is."""
         environment = dict(os.environ)
-        for name in ("FONOTECA_MODEL", "FONOTECA_MODEL_BASE", "FONOTECA_DATASETS"):
+        for name in ("FONOTECA_MODEL", "FONOTECA_FALLBACK_MODEL", "FONOTECA_MODEL_BASE", "FONOTECA_DATASETS"):
             folder = environment.get(name)
             # services run in `home`, where a relative path means another place
             if folder and Path(folder).exists():

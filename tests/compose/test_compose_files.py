@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from importlib.metadata import requires
@@ -134,9 +135,30 @@ def test_the_gpu_worker_has_its_device_and_the_mounts_of_the_models_own_containe
     mounts = {
         mount["target"]: mount.get("read_only", False) for mount in gpu["volumes"] if isinstance(mount, dict)
     }
-    assert mounts == {"/workspace/model": True, "/mnt/datasets": True, "/workspace/outputs": False}
-    assert gpu["environment"]["FONOTECA_MODEL"] == "/workspace/model"
+    assert mounts == {
+        "/workspace/model": True,
+        "/workspace/models": True,
+        "/mnt/datasets": True,
+        "/workspace/outputs": False,
+    }
     assert "fonoteca:/var/lib/fonoteca" in gpu["volumes"]
+
+
+def test_gpu_workers_follow_deployments_from_the_mounted_model(
+    services: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = services[GPU_WORKER.name]["environment"]
+    for name in [name for name in os.environ if name.startswith("FONOTECA_")]:
+        monkeypatch.delenv(name)
+    for name in ("FONOTECA_MODEL", "FONOTECA_FALLBACK_MODEL"):
+        if name in environment:
+            monkeypatch.setenv(name, environment[name])
+    assert not Settings().is_model_pinned
+    assert Settings().model == "/workspace/model"
+    named = re.findall(r"\$\{(\w+):\?", (COMPOSE / "compose.gpu.yaml").read_text())
+    example = (COMPOSE / ".env.example").read_text()
+    assert "FONOTECA_MODELS_DIR" in named
+    assert all(f"{name}=" in example for name in named)
 
 
 def test_the_quality_worker_reads_the_sets_where_its_setting_says(
@@ -200,7 +222,7 @@ def test_dockerfiles_copy_what_exists_and_run_as_an_ordinary_user(dockerfile: Pa
 def test_the_worker_image_carries_the_demo_model() -> None:
     text = (COMPOSE / "Dockerfile.worker").read_text()
     assert "COPY models/demo /opt/fonoteca/models/demo" in text
-    assert "FONOTECA_DEMO_MODEL=/opt/fonoteca/models/demo" in text
+    assert "FONOTECA_FALLBACK_MODEL=/opt/fonoteca/models/demo" in text
     assert (ROOT / "models" / "demo" / "config.json").is_file()
     constraints = (ROOT / "constraints.txt").read_text().splitlines()
     assert "torch==2.13.0" in constraints

@@ -136,6 +136,7 @@ def test_given_servers_are_used_as_they_are(home: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(home)
     (home / "checkpoint").mkdir()
     monkeypatch.setenv("FONOTECA_MODEL", "checkpoint")
+    monkeypatch.setenv("FONOTECA_FALLBACK_MODEL", "checkpoint")
     with Stack(home, services=(WORKER,), migrate=None) as stack:
         assert set(stack.pids) == {"worker"}
         environment = stack.environment()
@@ -143,6 +144,7 @@ def test_given_servers_are_used_as_they_are(home: Path, monkeypatch: pytest.Monk
     assert environment["FONOTECA_REDIS_URL"] == "redis://elsewhere"
     assert environment["FONOTECA_STORAGE_URL"] == "s3://bucket/prefix"
     assert environment["FONOTECA_MODEL"] == str(home / "checkpoint")
+    assert environment["FONOTECA_FALLBACK_MODEL"] == str(home / "checkpoint")
     assert not (home / "postgres").exists()
     assert not (home / "valkey").exists()
 
