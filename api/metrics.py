@@ -86,11 +86,12 @@ class QualityCollector(Collector):
             schedule = Schedule.of(settings.night_time, settings.night_zone)
         except ZoneUnknown:
             return None
-        due_at = schedule.due_at(schedule.newest_due(dt.datetime.now(dt.UTC) - patience))
-        if figures.settled_until is not None:
-            return figures.settled_until < due_at
+        night = schedule.newest_due(dt.datetime.now(dt.UTC) - patience)
+        if figures.night is not None:
+            # by its date: the window of a night that was begun by hand ends before it would have been due
+            return figures.night < night
         installed_at = first_worker_at(connection)
-        return installed_at is not None and installed_at <= due_at
+        return installed_at is not None and installed_at <= schedule.due_at(night)
 
     def _nights(self, figures: QualityFigures, is_overdue: bool | None) -> Iterable[Metric]:
         last = GaugeMetricFamily(

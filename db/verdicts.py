@@ -181,8 +181,8 @@ class QualityFigures:
 
     settled_at: dt.datetime | None
     """When the newest night was settled; None before the first one."""
-    settled_until: dt.datetime | None
-    """End of the window of the newest settled night."""
+    night: dt.date | None
+    """The newest settled night."""
     verdicts: list[VerdictFigures]
     """Of the newest settled night."""
     alerts: list[tuple[str, str]]
@@ -194,10 +194,7 @@ class QualityFigures:
 def quality_figures(connection: Connection) -> QualityFigures:
     """The newest settled night's verdicts, open alerts and waiting messages: four short index scans."""
     night = connection.execute(
-        text(
-            "SELECT night, finished_at, until_at FROM quality_nights WHERE state = 'done' "
-            "ORDER BY night DESC LIMIT 1"
-        )
+        text("SELECT night, finished_at FROM quality_nights WHERE state = 'done' ORDER BY night DESC LIMIT 1")
     ).one_or_none()
     verdicts = connection.execute(
         text(
@@ -217,7 +214,7 @@ def quality_figures(connection: Connection) -> QualityFigures:
     )
     return QualityFigures(
         settled_at=night.finished_at if night else None,
-        settled_until=night.until_at if night else None,
+        night=night.night if night else None,
         verdicts=[VerdictFigures(*row) for row in verdicts],
         alerts=[(row.kind, row.subject) for row in alerts],
         messages={row[0]: row[1] for row in messages},

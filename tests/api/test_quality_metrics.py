@@ -65,6 +65,21 @@ def test_a_dead_scheduler_shows(client: httpx.Client, engine: Engine) -> None:
     assert quality(client)["fonoteca_quality_nights_overdue"] == 1
 
 
+def test_a_night_run_by_hand_before_its_time_is_not_overdue(client: httpx.Client, engine: Engine) -> None:
+    # settled some hours before it was due, and by now past its deadline; 18.9: no hour at which another night is
+    night = MADRID.newest_due(dt.datetime.now(dt.UTC) - dt.timedelta(hours=18.9))
+    values: dict[str, Any] = {"night": night, "until": MADRID.due_at(night) - dt.timedelta(hours=5)}
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO quality_nights (night, state, from_at, until_at, finished_at) "
+                "VALUES (:night, 'done', CAST(:until AS timestamptz) - interval '1 day', :until, :until)"
+            ),
+            values,
+        )
+    assert quality(client)["fonoteca_quality_nights_overdue"] == 0
+
+
 def test_an_installation_without_any_night_is_overdue_after_two_days(
     client: httpx.Client, engine: Engine
 ) -> None:
