@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection
 
 from db.evaluation_runs import NewHeldOutSet, NewUtterance, register_set
@@ -35,6 +36,8 @@ __all__ = [
     "read_set",
     "register_nightly_sets",
 ]
+
+log = structlog.get_logger(__name__)
 
 SETTINGS_FILE = "set.toml"
 IGNORED_FOLDERS = frozenset({"lost+found"})
@@ -202,7 +205,12 @@ def read_nightly_sets(settings: Settings) -> tuple[list[HeldOutSet], list[Unread
         try:
             read.append(read_set(folder, cache_folder(settings)))
         except HeldOutError as error:
-            unreadable.append(Unreadable(folder.name, folder.path, str(error)))
+            unreadable.append(Unreadable(folder.name, folder.path, shown(str(error))))
+        except Exception as error:
+            # whatever is wrong with one set, the others are measured
+            log.exception("held_out_set_unreadable", set=folder.name)
+            reason = f"{shown(folder.path)}: it cannot be read ({type(error).__name__}: {shown(str(error))})"
+            unreadable.append(Unreadable(folder.name, folder.path, reason))
     known = {folder.name for folder in folders}
     for name in _names(settings.nightly_sets):
         if name not in known:
@@ -225,19 +233,27 @@ def register_nightly_sets(
     return [(register_set(connection, held_out), held_out.name) for held_out in read], unreadable
 
 
+def shown(given: str | Path) -> str:
+    """A name as it can be written anywhere: a byte 0xE9 that is not UTF-8 as `\\udce9`."""
+    return str(given).encode("utf-8", "backslashreplace").decode()
+
+
 def _names(setting: str | None) -> list[str]:
     return [name.strip() for name in (setting or "").split(",") if name.strip()]
 
 
 def _describe(path: Path) -> SetFolder:
     """What the folder's `set.toml` says; without one, the folder's name is the set's."""
-    plain = SetFolder(path, name=path.name, dataset=path.name)
+    name = shown(path.name)
+    plain = SetFolder(path, name=name, dataset=name)
+    if name != path.name:
+        return replace(plain, problem=f"{shown(path)}: the folder's name is not UTF-8; give it another")
     file = path / SETTINGS_FILE
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return plain
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return replace(plain, problem=f"{file}: {error}")
     try:
         return _from_settings(plain, file, content)
@@ -259,6 +275,8 @@ def _from_settings(plain: SetFolder, file: Path, content: dict[str, Any]) -> Set
     for key, value in [*content.items(), *columns.items()]:
         if not isinstance(value, str) or not value.strip():
             raise HeldOutError(f"{file}: `{key}` must be a text")
+        if "\0" in value:
+            raise HeldOutError(f"{file}: `{key}` holds a sign that is no text (U+0000)")
     if unknown := sorted(columns.keys() - COLUMNS):
         raise HeldOutError(
             f"{file}: `{unknown[0]}` is no column of ours (known: {', '.join(sorted(COLUMNS))})"

@@ -305,8 +305,11 @@ def _json_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         try:
             row = json.loads(content)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise HeldOutError(f"{where}: not JSON ({getattr(error, 'msg', error)})") from error
+        # ValueError, too: a whole number of thousands of digits is JSON, and nothing that Python reads
+        except (ValueError, RecursionError) as error:
+            raise HeldOutError(
+                f"{where}: not JSON that can be read ({getattr(error, 'msg', error)})"
+            ) from error
         if not isinstance(row, dict):
             raise HeldOutError(f"{where}: not an object with `audio` and `text`")
         yield where, row
@@ -391,6 +394,7 @@ def _openslr_rows(layout: Layout, file: Path) -> Iterator[Row]:
         if len(beside) > 1:
             raise HeldOutError(f"{where}: {beside[0]} and {beside[1]} could both be its audio")
         audio_path = beside[0].relative_to(layout.folder).as_posix()
+        clean(audio_path, ascii(audio_path), where)  # as it is on the disk, but refused where it is no text
         yield Row(key, audio_path, clean(text, "text", where), speaker if stroke else None, None, None, where)
 
 

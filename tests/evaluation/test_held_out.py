@@ -14,8 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from structlog.testing import capture_logs
 
 from db.settings import Settings
+from evaluation import held_out
 from evaluation.held_out import (
     HeldOutError,
     HeldOutSet,
@@ -25,6 +27,7 @@ from evaluation.held_out import (
     read_set,
 )
 from evaluation.held_out_audio import AudioChanged
+from evaluation.manifests import Layout, Row, read_rows
 
 LONG_AGO_NS = 10**18
 
@@ -345,6 +348,48 @@ def test_the_sets_of_the_night(tmp_path: Path, folder: Path) -> None:
     read_sets, unreadable = read_nightly_sets(named)
     assert [one.name for one in read_sets] == ["a"]
     assert [one.name for one in unreadable] == ["zz"]
+    assert read_nightly_sets(settings.model_copy(update={"datasets": None})) == ([], [])
     gone = settings.model_copy(update={"datasets": tmp_path / "nowhere"})
     assert "cannot be read" in read_nightly_sets(gone)[1][0].reason
-    assert read_nightly_sets(settings.model_copy(update={"datasets": None})) == ([], [])
+
+
+def test_one_bad_set_keeps_no_other_from_the_night(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = {"manifest.csv": "audio,text\na.wav,x\n", "a.wav": tone(800)}
+    datasets = folder.parent
+    write(datasets / "good", good)
+    write(datasets / os.fsdecode(b"m\xe1"), good)
+    digits = '{"audio": "a.wav", "text": "x", "id": ' + "7" * 5_000 + "}\n"
+    write(datasets / "digits", {"manifest.jsonl": digits, "a.wav": tone(800)})
+    write(datasets / "deep", {"manifest.jsonl": "[" * 100_000, "a.wav": tone(800)})
+    write(datasets / "toml", good | {"set.toml": "nightly = " + "7" * 5_000})
+    write(datasets / "broken", good)
+    inner = folder.parent / "inner"
+    write(inner, {"line_index.tsv": "a\tx\n", "a.wav": tone(800)})
+    write(inner, {os.fsdecode(b"m\xe1/a.wav"): tone(800)})
+    outer = {"line_index.tsv": "a\tx\n", os.fsdecode(b"m\xe1/a.wav"): tone(800)}
+    write(datasets / "outer", outer)
+    write(datasets / "nul", good | {"set.toml": 'programme = "a\\u0000"'})
+    read_really = read_rows
+
+    def read_or_break(layout: Layout) -> list[Row]:
+        if layout.folder.name == "broken":
+            raise KeyError("something that nobody thought of")
+        return read_really(layout)
+
+    monkeypatch.setattr(held_out, "read_rows", read_or_break)
+    with capture_logs() as logs:
+        read_sets, unreadable = read_nightly_sets(Settings(datasets=datasets, home=tmp_path / "home"))
+    assert [one.name for one in read_sets] == ["good"]
+    reasons = {one.name: one.reason for one in unreadable}
+    assert reasons.keys() == {"m\\udce1", "digits", "deep", "toml", "broken", "inner", "outer", "nul"}
+    assert "the folder's name is not UTF-8" in reasons["m\\udce1"]
+    assert "line_index.tsv, line 1: `'m\\udce1/a.wav'` holds a sign that is no text" in reasons["outer"]
+    assert "`programme` holds a sign that is no text" in reasons["nul"]
+    assert "manifest.jsonl, line 1: not JSON that can be read" in reasons["digits"]
+    assert "manifest.jsonl, line 1: not JSON that can be read" in reasons["deep"]
+    assert "set.toml: " in reasons["toml"]
+    assert "KeyError: 'something that nobody thought of'" in reasons["broken"]
+    "".join(reasons.values()).encode()  # the database and the mail take them
+    assert [(entry["event"], entry["set"]) for entry in logs] == [("held_out_set_unreadable", "broken")]
