@@ -18,6 +18,8 @@ from pathlib import Path
 
 MAX_NAMED = 5
 """Identities that an error names before it counts the rest."""
+MAX_FIELD_CHARACTERS = 1_000_000
+"""Of a field of a table, as in the manifests of held-out sets: an hour of speech is some 60,000."""
 
 
 class UtteranceFileError(ValueError):
@@ -132,8 +134,10 @@ def _json_rows(path: Path, text: str, column: str) -> Iterator[tuple[int, str, s
             continue
         try:
             row = json.loads(content)
-        except json.JSONDecodeError as error:
-            raise UtteranceFileError(f"{path}, line {line}: not JSON ({error.msg})") from error
+        # ValueError, too: a whole number of thousands of digits is JSON, and nothing that Python reads
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", None) or str(error)
+            raise UtteranceFileError(f"{path}, line {line}: not JSON that can be read ({reason})") from error
         if not isinstance(row, dict):
             raise UtteranceFileError(f"{path}, line {line}: not an object with `id` and `{column}`")
         identity, value = row.get("id"), row.get(column)
@@ -146,13 +150,19 @@ def _json_rows(path: Path, text: str, column: str) -> Iterator[tuple[int, str, s
 
 
 def _csv_rows(path: Path, text: str, column: str, delimiter: str) -> Iterator[tuple[int, str, str]]:
+    csv.field_size_limit(MAX_FIELD_CHARACTERS)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    lacking = [name for name in ("id", column) if name not in (reader.fieldnames or ())]
+    try:
+        there = reader.fieldnames or ()
+    except csv.Error as error:
+        raise UtteranceFileError(f"{path}, line 1: {error}") from error
+    lacking = [name for name in ("id", column) if name not in there]
     if lacking:
         raise UtteranceFileError(
             f"{path}, line 1: the header lacks {' and '.join(f'`{name}`' for name in lacking)}"
-            f" (it has: {', '.join(reader.fieldnames or ()) or 'nothing'})"
+            f" (it has: {', '.join(there) or 'nothing'})"
         )
+    first = reader.line_num + 1
     try:
         for row in reader:
             if None in row or row["id"] is None or row[column] is None:
@@ -160,5 +170,7 @@ def _csv_rows(path: Path, text: str, column: str, delimiter: str) -> Iterator[tu
                     f"{path}, line {reader.line_num}: not as many fields as the header has"
                 )
             yield reader.line_num, row["id"], row[column]
+            first = reader.line_num + 1
     except csv.Error as error:
-        raise UtteranceFileError(f"{path}, line {reader.line_num}: {error}") from error
+        # the reader has counted on to the line that it broke at: the row began where the last one ended
+        raise UtteranceFileError(f"{path}, line {first}: {error}") from error

@@ -44,6 +44,15 @@ def test_clusters_are_a_column_like_text(tmp_path: Path) -> None:
     ("name", "content", "reason"),
     [
         ("f.jsonl", '{"id": 1, "text": "a"}\n{oops\n', r"f.jsonl, line 2: not JSON"),
+        (
+            "f.jsonl",
+            '{"id": ' + "7" * 5_000 + ', "text": "a"}\n',
+            r"f.jsonl, line 1: not JSON that can be read",
+        ),
+        ("f.jsonl", '{"id": 1, "text": ' + "[" * 100_000, r"f.jsonl, line 1: not JSON that can be read"),
+        ("f.csv", f"id,text\n1,a\n2,{'b' * 1_000_001}\n3,c\n", r"f.csv, line 3: field larger"),
+        ("f.csv", f'id,text\n1,"a\na"\n2,"b\n{"b" * 1_000_001}"\n', r"f.csv, line 4: field larger"),
+        ("f.csv", f"id,{'t' * 1_000_001}\n1,a\n", r"f.csv, line 1: field larger"),
         ("f.jsonl", "[1]\n", r"f.jsonl, line 1: not an object with `id` and `text`"),
         ("f.jsonl", '{"text": "a"}\n', r"line 1: `id` must be"),
         ("f.jsonl", '{"id": true, "text": "a"}\n', r"line 1: `id` must be"),
@@ -69,6 +78,11 @@ def test_what_is_wrong_with_a_file_is_named(
 ) -> None:
     with pytest.raises(UtteranceFileError, match=reason):
         read_utterances(write(tmp_path, name, content))
+
+
+def test_a_long_recording_is_one_field(tmp_path: Path) -> None:
+    text = "palabra " * 40_000
+    assert read_utterances(write(tmp_path, "r.csv", f"id,text\n1,{text}\n")).values == (text,)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
