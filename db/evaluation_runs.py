@@ -21,9 +21,11 @@ from sqlalchemy import Connection, Engine, text
 RUN_LOCK_CLASS = 0x464F4556  # "FOEV"
 """First key of the advisory locks on runs; the second is a hash of the run's id."""
 
-TAKEOVER_AFTER_MIN = 30
+TAKEOVER_AFTER_MIN = 8 * 60
 """A bound run without progress for so long may be begun anew by a worker that is not what it is bound to: the one that
-is may have been replaced."""
+is may have been replaced. It must be longer than FONOTECA_NIGHT_PATIENCE_H (6 h), for which normal work may rightly
+hold a run up: else two unlike workers would delete each other's predictions in turn. It leaves time before the night's
+deadline (18 h)."""
 
 
 @dataclass(frozen=True)
@@ -539,9 +541,10 @@ def find_newest_run(connection: Connection, set_id: int, weights_sha256: str) ->
     row = (
         connection.execute(
             text(
-                f"{_RUN_SQL} JOIN models m ON m.id = r.model_id "
-                "WHERE r.set_id = :set_id AND m.weights_sha256 = :sha256 AND r.finished_at IS NOT NULL "
-                "ORDER BY r.finished_at DESC, r.id DESC LIMIT 1"
+                # the run first: counting is done for that one alone
+                f"{_RUN_SQL} WHERE r.id = (SELECT n.id FROM evaluation_runs n JOIN models m ON m.id = n.model_id "
+                "WHERE n.set_id = :set_id AND m.weights_sha256 = :sha256 AND n.finished_at IS NOT NULL "
+                "ORDER BY n.finished_at DESC, n.id DESC LIMIT 1)"
             ),
             {"set_id": set_id, "sha256": weights_sha256},
         )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import uuid
+from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event, text
 
 from db.baselines import list_baselines
 from db.connect import transaction
@@ -205,3 +206,30 @@ def test_a_run_of_older_texts_does_not_count(nights: Nights) -> None:
     assert decided(nights).sets[0].missing == ("candidate",)
     with nights.engine.connect() as connection:
         assert find_newest_run(connection, decided(nights).sets[0].set_id, "nothing") is None
+
+
+def test_only_the_newest_run_is_counted(nights: Nights) -> None:
+    held_out = made_set(n=40)
+    for _ in range(4):
+        nights.night(held_out, steady(0.1))
+    executed: list[tuple[str, Any]] = []
+    with nights.engine.connect() as connection:
+        set_id, sha256 = connection.execute(
+            text(
+                "SELECT r.set_id, m.weights_sha256 FROM evaluation_runs r JOIN models m ON m.id = r.model_id"
+            )
+        ).first() or (0, "")
+        event.listen(connection, "before_cursor_execute", lambda *given: executed.append(given[2:4]))
+        run = find_newest_run(connection, set_id, sha256)
+        assert run is not None
+        assert run.n_predicted == 40
+        statement, values = executed[0]
+        (plan,) = connection.exec_driver_sql(
+            f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", values
+        ).scalar_one()
+
+    def counted(node: dict[str, Any]) -> int:
+        own = node["Actual Loops"] if node["Node Type"] == "Aggregate" else 0
+        return own + sum(counted(child) for child in node.get("Plans", []))
+
+    assert counted(plan["Plan"]) == 1, "not once for each run that there ever was"

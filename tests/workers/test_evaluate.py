@@ -264,9 +264,17 @@ def test_a_run_is_held_by_one_and_bound_to_one(
         assert bind_run(tx.connection, run_id, replace(ours, model_id=other_id)) is Binding.OURS
         assert bind_run(tx.connection, run_id, ours) is Binding.OTHERS
     assert evaluate_pending(context, transcriber) is None
-    # the other one is gone: without progress for half an hour the run is begun anew
+    # the other one is gone: without progress for longer than normal work may hold it up, the run is begun anew
+    patience_min = context.settings.night_patience_h * 60
     with transaction(engine) as tx:
-        tx.connection.execute(text("UPDATE evaluation_runs SET started_at = now() - interval '31 minutes'"))
+        tx.connection.execute(
+            text("UPDATE evaluation_runs SET started_at = now() - make_interval(mins => :mins)"),
+            {"mins": int(patience_min) + 1},
+        )
+        assert bind_run(tx.connection, run_id, ours) is Binding.OTHERS
+        assert [run.run_id for run in find_open_runs(tx.connection, model_id)] == []
+    with transaction(engine) as tx:
+        tx.connection.execute(text("UPDATE evaluation_runs SET started_at = now() - interval '481 minutes'"))
     done = evaluate_pending(context, transcriber)
     assert done is not None
     assert done.is_finished
