@@ -70,9 +70,8 @@ def promote(
 
     from cli.database import database
     from db.connect import transaction
-    from db.deployments import deployed
+    from db.deployments import count_pinned_workers, deployed
     from db.nights import lock_nights
-    from db.settings import Settings
     from evaluation.promotion import PROMOTION_MARGIN, decide
 
     if force and not (reason or "").strip():
@@ -81,8 +80,10 @@ def promote(
     with database() as engine, transaction(engine) as tx:
         lock_nights(tx.connection)  # no night is settled between the comparison and its consequences
         before = deployed(tx.connection)
+        pinned = count_pinned_workers(tx.connection)
         if before is not None and _is_same(before, candidate):
             _print_same(before, as_json)
+            _note_pinned(pinned)
             return
         if before is not None and before.weights_sha256 == candidate.weights_sha256:
             found = None  # the same weights in another folder or by another name: nothing to compare
@@ -99,11 +100,7 @@ def promote(
             _deploy(tx.connection, candidate, found, None if is_allowed else (reason or "").strip())
             tx.after_commit(_wake)
     _print(candidate, before, found, is_allowed, is_deployed, margin, as_json)
-    if Settings().is_model_pinned:
-        note(
-            f"FONOTECA_MODEL is set here ({Settings().model}): workers with that setting keep to it and follow no "
-            "deployment"
-        )
+    _note_pinned(pinned)
     if not is_deployed and not (dry_run and is_allowed):
         sets = ", ".join(each.set_name for each in found.sets if each.outcome != "harmless") if found else ""
         why = f"no harm is not shown on {sets}" if sets else "no set has a baseline to compare with"
@@ -257,6 +254,23 @@ def _print(
     for each in sets:
         for command in _commands(each, candidate, before):
             note(f"{each.set_name}: run `{command}`")
+
+
+def _note_pinned(pinned: dict[str, int]) -> None:
+    """Say which workers follow no deployment: those that run, and those that this environment would start."""
+    from db.settings import Settings
+
+    for name, count in pinned.items():
+        note(
+            f"{count} running GPU worker{'s are' if count > 1 else ' is'} pinned by FONOTECA_MODEL and will not follow "
+            f"({name} open): unset it where they are started, and start them again"
+        )
+    settings = Settings()
+    if settings.is_model_pinned:
+        note(
+            f"FONOTECA_MODEL is set here ({settings.model}): workers with that setting keep to it and follow no "
+            "deployment"
+        )
 
 
 def _row(each: SetDecision) -> str:

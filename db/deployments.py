@@ -9,6 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+PIN_LOCK_CLASS = 0x464F5049
+"""First key ("FOPI") of the advisory locks by which pinned workers are known; the second is the id of the model that
+they have open. Shared, and held as long as the worker and its connection live."""
+
 
 @dataclass(frozen=True)
 class Deployment:
@@ -73,3 +77,20 @@ def deployed(connection: Connection) -> Deployment | None:
     """The model in service by deployment: the newest; None while nothing was deployed."""
     row = connection.execute(text(f"{_SELECT} ORDER BY d.id DESC LIMIT 1")).one_or_none()
     return Deployment(*row) if row is not None else None
+
+
+def count_pinned_workers(connection: Connection) -> dict[str, int]:
+    """How many running workers follow no deployment, as FONOTECA_MODEL pins them, by the model that they have open."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT m.name, count(*) AS n_workers
+            FROM pg_locks l JOIN models m ON m.id = l.objid::bigint
+            WHERE l.locktype = 'advisory' AND l.classid = CAST(:class AS oid) AND l.objsubid = 2 AND l.granted
+              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            GROUP BY m.name ORDER BY m.name
+            """
+        ),
+        {"class": PIN_LOCK_CLASS},
+    )
+    return {row.name: row.n_workers for row in rows}

@@ -26,7 +26,7 @@ import torch
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.deployments import Deployment, deployed
+from db.deployments import PIN_LOCK_CLASS, Deployment, deployed
 from db.models import ModelPlace, find_left_behind, has_begun_segments
 from evaluation.predict import Slice
 from speech.checkpoint import CheckpointError, read_card
@@ -259,13 +259,18 @@ class Serving:
     # --- what models left behind -----------------------------------------------------------------------------
 
     def _note_open(self, model_id: int) -> None:
-        """Let others see that this model is open somewhere, as long as this process and its connection live."""
+        """Let others see that this model is open somewhere, and whether by a pinned worker, as long as this process
+        and its connection live."""
         try:
             self._lock = self._context.engine.connect()
-            self._lock.execute(
-                text("SELECT pg_try_advisory_lock_shared(:class, :id)"),
-                {"class": MODEL_LOCK_CLASS, "id": model_id},
-            )
+            classes = [MODEL_LOCK_CLASS]
+            if self._context.settings.is_model_pinned:
+                classes.append(PIN_LOCK_CLASS)
+            for lock_class in classes:
+                self._lock.execute(
+                    text("SELECT pg_try_advisory_lock_shared(:class, :id)"),
+                    {"class": lock_class, "id": model_id},
+                )
             self._lock.commit()
         except SQLAlchemyError as error:  # the worst that follows: another worker opens it, too
             log.warning("model_not_noted", model_id=model_id, error=str(error))

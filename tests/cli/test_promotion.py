@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from db.connect import transaction
+from db.deployments import PIN_LOCK_CLASS
 from db.models import NewModel, register_model
 from db.settings import Settings
 from speech.checkpoint import read_card
@@ -127,6 +128,27 @@ def test_a_pinned_environment_is_warned_about(
     assert "FONOTECA_MODEL" not in fonoteca("model", "promote", DEMO, "--dry-run").err
     monkeypatch.setenv("FONOTECA_MODEL", "/models/other")
     assert "FONOTECA_MODEL is set here (/models/other)" in fonoteca("model", "promote", DEMO).err
+
+
+def test_running_workers_that_do_not_follow_are_told(fonoteca: Run, nights: Nights, engine: Engine) -> None:
+    evaluate(nights, SET, "candidate", steady(0.1))
+    with engine.connect() as first, engine.connect() as second:
+        model_id, name = first.execute(text("SELECT id, name FROM models ORDER BY id LIMIT 1")).one()
+        for worker in (first, second):
+            worker.execute(
+                text("SELECT pg_advisory_lock_shared(:class, :id)"),
+                {"class": PIN_LOCK_CLASS, "id": model_id},
+            )
+        told = fonoteca("model", "promote", DEMO)
+        assert told.code == 0, told.err
+        assert (
+            f"2 running GPU workers are pinned by FONOTECA_MODEL and will not follow ({name} open)"
+            in told.err
+        )
+        assert "2 running GPU workers" in fonoteca("model", "promote", DEMO).err, "deployed already"
+        first.invalidate()
+        second.invalidate()
+    assert "pinned" not in fonoteca("model", "promote", DEMO).err
 
 
 def test_without_anything_measured_or_deployed(

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 from structlog.testing import capture_logs
 
 from db.connect import transaction
-from db.deployments import deploy, deployed
+from db.deployments import count_pinned_workers, deploy, deployed
 from db.models import NewModel, find_left_behind, register_model
 from db.queue import claim_segments, return_claims
 from db.settings import Settings
@@ -164,6 +164,7 @@ def test_a_new_worker_opens_the_newest_deployment(
 
 def test_a_pinned_worker_follows_no_deployment(
     settings: Settings,
+    engine: Engine,
     serve: Callable[[], Serving],
     put_in_service: Callable[..., int],
     finetuned: Path,
@@ -178,12 +179,19 @@ def test_a_pinned_worker_follows_no_deployment(
     context = WorkerContext.open("gpu", pinned)
     serving = Serving(context)
     try:
+        serve()
+        with engine.connect() as connection:
+            assert count_pinned_workers(connection) == {}
         serving.open()
         assert serving.transcribe() == 0
         assert model_of(serving, query) == "fonoteca-demo"
+        with engine.connect() as connection:
+            assert count_pinned_workers(connection) == {"fonoteca-demo": 1}
     finally:
         serving.close()
         context.close()
+    with engine.connect() as connection:
+        assert count_pinned_workers(connection) == {}
 
 
 def test_what_cannot_be_opened_changes_nothing_and_is_tried_again(
