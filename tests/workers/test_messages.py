@@ -10,7 +10,9 @@ import logging
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -29,6 +31,7 @@ from db.connect import transaction
 from db.messages import GIVE_UP_AFTER, NewMessage, add_message, claim_message, retry_delay
 from db.quality_schema import Channel, MessageKind
 from db.settings import Settings
+from workers import messages
 from workers.messages import deliver_messages, sign
 
 SECRET = "s3cr3t-token"
@@ -43,6 +46,7 @@ class Hook:
     status: int = 204
     location: str | None = None
     received: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    on_post: Callable[[], None] | None = None
 
 
 @pytest.fixture
@@ -53,6 +57,8 @@ def hook() -> Iterator[Hook]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             hook.received.append((self.path, dict(self.headers), body))
+            if hook.on_post:
+                hook.on_post()
             self.send_response(hook.status)
             if hook.location:
                 self.send_header("Location", hook.location)
@@ -170,6 +176,10 @@ def now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
+def fixed(moment: dt.datetime) -> Callable[[], dt.datetime]:
+    return lambda: moment
+
+
 # --- webhooks --------------------------------------------------------------------------------------------
 
 
@@ -206,12 +216,12 @@ def test_what_is_not_taken_is_tried_again_and_looks_the_same(
     put(Channel.WEBHOOK, hook.url)
     hook.status, hook.location = status, hook.url
     begun = now()
-    assert deliver_messages(engine, settings, now=begun) == 0
+    assert deliver_messages(engine, settings, clock=fixed(begun)) == 0
     assert states() == [(hook.url, 1, False, False, f"{hook.url.split('/')[2]} answered {status}")]
-    assert deliver_messages(engine, settings, now=begun + dt.timedelta(seconds=59)) == 0
+    assert deliver_messages(engine, settings, clock=fixed(begun + dt.timedelta(seconds=59))) == 0
     assert len(hook.received) == 1, "no redirection is followed, and nothing is tried before its time"
     hook.status = 200
-    assert deliver_messages(engine, settings, now=begun + dt.timedelta(seconds=60)) == 1
+    assert deliver_messages(engine, settings, clock=fixed(begun + dt.timedelta(seconds=60))) == 1
     assert hook.received[0][2] == hook.received[1][2]
 
 
@@ -229,13 +239,13 @@ def test_after_three_days_it_is_given_up_with_an_error(
     begun = now()
     with capture_logs() as logs:
         for hours in (0, 24, 71.9):
-            assert deliver_messages(engine, settings, now=begun + dt.timedelta(hours=hours)) == 0
+            assert deliver_messages(engine, settings, clock=fixed(begun + dt.timedelta(hours=hours))) == 0
             assert states()[0][3] is False
-        deliver_messages(engine, settings, now=begun + GIVE_UP_AFTER + dt.timedelta(hours=1))
+        deliver_messages(engine, settings, clock=fixed(begun + GIVE_UP_AFTER + dt.timedelta(hours=1)))
     assert states() == [(hook.url, 4, False, True, f"{hook.url.split('/')[2]} answered 503")]
     errors = [entry for entry in logs if entry["log_level"] == "error"]
     assert [entry["event"] for entry in errors] == ["message_given_up"]
-    deliver_messages(engine, settings, now=begun + dt.timedelta(days=5))
+    deliver_messages(engine, settings, clock=fixed(begun + dt.timedelta(days=5)))
     assert len(hook.received) == 4
 
 
@@ -304,6 +314,119 @@ def test_a_dead_webhook_is_asked_once_and_holds_up_nothing(
     assert [row[1] for row in states()] == [1, 0, 0, 1, 1]
 
 
+# --- deadlines -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dripping() -> Iterator[int]:
+    """The port of a server that sends a byte every 50 ms, and never ends its answer."""
+    stop = threading.Event()
+    server = socket.create_server(("127.0.0.1", 0))
+    threads: list[threading.Thread] = []
+
+    def drip(peer: socket.socket) -> None:
+        with peer, suppress(OSError):
+            peer.sendall(b"2")
+            while not stop.wait(0.05):
+                peer.sendall(b"0")
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                peer, _ = server.accept()
+                threads.append(threading.Thread(target=drip, args=(peer,)))
+                threads[-1].start()
+
+    threads.append(threading.Thread(target=accept))
+    threads[0].start()
+    yield int(server.getsockname()[1])
+    stop.set()
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
+    for thread in threads:
+        thread.join(10)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "smtp", "smtps"])
+def test_a_side_that_drips_is_cut_off(
+    engine: Engine,
+    settings: Settings,
+    put: Any,
+    states: Any,
+    dripping: int,
+    monkeypatch: pytest.MonkeyPatch,
+    scheme: str,
+) -> None:
+    monkeypatch.setattr(messages, "WEBHOOK_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(messages, "SMTP_TIMEOUT_S", 0.5)
+    address = f"{scheme}://127.0.0.1:{dripping}"
+    if scheme.startswith("http"):
+        put(Channel.WEBHOOK, address)
+    else:
+        put(Channel.EMAIL, "noa@example.org")
+        settings = settings.model_copy(update={"smtp_url": SecretStr(address)})
+    begun = time.monotonic()
+    assert deliver_messages(engine, settings) == 0
+    assert time.monotonic() - begun < 2
+    assert "deliver-message" not in {thread.name for thread in threading.enumerate()}
+    ((_, attempts, is_delivered, _, error),) = states()
+    assert (attempts, is_delivered) == (1, False)
+    if not scheme.endswith("s"):  # TLS gives up at the first bytes, which are none of its own
+        assert "within 0.5 s" in error
+
+
+def test_slow_deliveries_are_claimed_for_their_full_time_and_left_to_the_next_run(
+    engine: Engine, settings: Settings, hook: Hook, put: Any, states: Any
+) -> None:
+    for n in range(6):
+        put(Channel.WEBHOOK, f"{hook.url}/{n}")
+    moment = now()
+    claimed_for: list[float] = []
+
+    def slow() -> dt.datetime:
+        return moment + dt.timedelta(seconds=12 * len(claimed_for))
+
+    def look() -> None:
+        with engine.connect() as connection:
+            until = connection.scalar(
+                text("SELECT next_attempt_at FROM messages WHERE attempts = 1 AND delivered_at IS NULL")
+            )
+        claimed_for.append((until - slow()).total_seconds())
+
+    hook.on_post = look
+    assert deliver_messages(engine, settings, clock=slow) == 3, "after half a minute none is claimed"
+    assert claimed_for == [600, 600, 600]
+    with engine.connect() as connection:
+        delivered = connection.scalars(
+            text("SELECT delivered_at FROM messages WHERE delivered_at IS NOT NULL ORDER BY delivered_at")
+        ).all()
+    assert [(at - moment).total_seconds() for at in delivered] == [12, 24, 36]
+    assert deliver_messages(engine, settings, clock=slow) == 3, "the next run goes on"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "smtp://ana:s3cret/pw@host:587",
+        "smtp://ana:s3cret#pw@host:587",
+        "smtp://ana:587/s3cret@host",
+        "smtp://ana:[s3cret@host",
+        "ana:s3cret@host",
+        "smtp://",
+    ],
+)
+def test_an_address_that_is_none_is_not_repeated(
+    engine: Engine, settings: Settings, put: Any, states: Any, address: str
+) -> None:
+    put(Channel.EMAIL, "noa@example.org")
+    with capture_logs() as logs:
+        deliver_messages(engine, settings.model_copy(update={"smtp_url": SecretStr(address)}))
+    error = states()[0][4]
+    assert "FONOTECA_SMTP_URL must have the form smtp://user:password@host:port" in error
+    for secret in ("s3cret", "ana", "587"):
+        assert secret not in error + str(logs)
+
+
 # --- who delivers ----------------------------------------------------------------------------------------
 
 
@@ -336,8 +459,8 @@ def test_a_deliverer_that_dies_leaves_the_message_to_the_next(
     with transaction(engine) as tx:
         claimed = claim_message(tx.connection, Channel.WEBHOOK, now=moment)
     assert claimed is not None  # and here it dies
-    assert deliver_messages(engine, settings, now=moment + dt.timedelta(minutes=9)) == 0
-    assert deliver_messages(engine, settings, now=moment + dt.timedelta(minutes=10)) == 1
+    assert deliver_messages(engine, settings, clock=fixed(moment + dt.timedelta(minutes=9))) == 0
+    assert deliver_messages(engine, settings, clock=fixed(moment + dt.timedelta(minutes=10))) == 1
     assert states() == [(hook.url, 2, True, False, None)]
 
 
@@ -462,7 +585,7 @@ def test_credentials_travel_encrypted_only(
 
     def deliver(login: str, at: dt.datetime) -> int:
         address = SecretStr(f"smtp://{login}@localhost:{port}")
-        return deliver_messages(engine, settings.model_copy(update={"smtp_url": address}), now=at)
+        return deliver_messages(engine, settings.model_copy(update={"smtp_url": address}), clock=fixed(at))
 
     moment = now()
     assert deliver("noa%40radio:wrong", moment) == 0
