@@ -128,7 +128,7 @@ class Settings(BaseSettings):
     drift_window_days: int = Field(default=28, ge=1)
     """Days of corrections that a report shows as the present."""
 
-    drift_reference_segments: int = Field(default=500, ge=50)
+    drift_reference_segments: int = Field(default=2000, ge=50)
     """Corrected segments of a model from which on the first ones become its reference window by themselves."""
 
     alert_webhook_url: str | None = None
