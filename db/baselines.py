@@ -59,10 +59,29 @@ _SELECT = """
 """
 
 
-def find_baseline(connection: Connection, set_id: int) -> BaselineRow | None:
-    """The baseline in force for a set."""
+def find_baseline(
+    connection: Connection, set_id: int, *, at: dt.datetime | None = None
+) -> BaselineRow | None:
+    """The baseline in force for a set, now or at a moment."""
     row = connection.execute(
-        text(f"{_SELECT} WHERE b.set_id = :set_id AND b.retired_at IS NULL"), {"set_id": set_id}
+        text(
+            f"{_SELECT} WHERE b.set_id = :set_id AND "
+            "CASE WHEN CAST(:at AS timestamptz) IS NULL THEN b.retired_at IS NULL "
+            "ELSE b.accepted_at <= :at AND (b.retired_at IS NULL OR b.retired_at > :at) END"
+        ),
+        {"set_id": set_id, "at": at},
+    ).one_or_none()
+    return BaselineRow(*row) if row is not None else None
+
+
+def find_predecessor(connection: Connection, set_name: str, set_id: int) -> BaselineRow | None:
+    """The baseline in force for a set of this name with other texts or audio."""
+    row = connection.execute(
+        text(
+            f"{_SELECT} WHERE s.name = :name AND b.set_id <> :set_id AND b.retired_at IS NULL "
+            "ORDER BY b.id DESC LIMIT 1"
+        ),
+        {"name": set_name, "set_id": set_id},
     ).one_or_none()
     return BaselineRow(*row) if row is not None else None
 

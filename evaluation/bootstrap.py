@@ -162,6 +162,15 @@ def jackknife_standard_error(errors: npt.ArrayLike, lengths: npt.ArrayLike) -> f
     return float(math.sqrt((m - 1) / m * float(((without - e.sum() / total) ** 2).sum())))
 
 
+def known_error(error: float, n_errors: int, n_words: float) -> float:
+    """A standard error that is 0 although there is a difference, replaced by that of the errors' own number.
+
+    Clusters that all change alike show no spread, and a total collapse is such a change: dividing by 0 must not make
+    it unknown. nan (one cluster) stays nan.
+    """
+    return error if error != 0 or not n_words else math.sqrt(max(1, n_errors)) / n_words
+
+
 def two_sided_t(statistic: float, degrees_of_freedom: float) -> float:
     """Two-sided p of Student's t; the normal's where the degrees of freedom are infinite."""
     if math.isnan(statistic):

@@ -16,6 +16,7 @@ from evaluation.bootstrap import (
     BOOTSTRAP_SAMPLES,
     cluster_sums,
     interval,
+    known_error,
     ratio_standard_error,
     ratios,
     resample_sums,
@@ -150,6 +151,8 @@ def compare_counts(
     low, high = interval(draws, sums)
     error = ratio_standard_error(sums[:, 0], sums[:, 1])
     changed = int((sums[:, 0] != 0).sum())
+    if changed:
+        error = known_error(error, a.total.errors + b.total.errors, float(sums[:, 1].sum()))
     return Difference(
         a=a.total,
         b=b.total,

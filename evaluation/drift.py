@@ -22,7 +22,7 @@ from functools import cached_property
 import numpy as np
 from scipy.special import stdtrit
 
-from evaluation.bootstrap import CONFIDENCE, cluster_sums, ratio_standard_error, two_sided_t
+from evaluation.bootstrap import CONFIDENCE, cluster_sums, known_error, ratio_standard_error, two_sided_t
 from evaluation.chart import Residual, student_z
 from evaluation.counts import EditCounts, FloatArray, ScoreError, group_indices
 
@@ -131,7 +131,7 @@ def compare_windows(reference: Window, current: Window) -> WindowDifference:
         sum((lengths[name] / n_words * ratio_standard_error(*before[name].T)) ** 2 for name in usable)
     )
     own = math.sqrt(sum(_variance(before[name], now[name]) for name in usable)) / n_words
-    error = math.hypot(own, lasting)
+    error = known_error(math.hypot(own, lasting), round(max(observed, expected) * n_words), n_words)
     z = _z(observed, expected, error)
     degrees = max(1, sum(len(before[name]) - 1 for name in usable))
     # errors vary with their rate: what the interval is about has tonight's rate, not the reference's

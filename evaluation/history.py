@@ -81,7 +81,7 @@ def qn(values: FloatArray) -> float:
 
 
 def against_history(history: Sequence[Measurement], tonight: Measurement) -> HistoryTest | None:
-    """Tonight's deviation from the median of earlier nights; None without enough history.
+    """Tonight's deviation from the median of earlier nights; None without enough history, or without any error known.
 
     Its error is made of the spread between nights, tonight's own error, and the median's. A history without any
     spread (every night exactly alike) leaves tonight's own error alone to judge by.
@@ -93,12 +93,15 @@ def against_history(history: Sequence[Measurement], tonight: Measurement) -> His
     values = np.array([night.value for night in known])
     own = np.array([night.standard_error for night in known])
     typical = float(np.median(own[np.isfinite(own)] ** 2)) if np.isfinite(own).any() else 0.0
-    centre, total = float(np.median(values)), qn(values) ** 2
+    # a rate that is 0 on most nights has no robust spread: its ordinary one, or each night with any would be a finding
+    centre, total = float(np.median(values)), (qn(values) or float(values.std(ddof=1))) ** 2
     between = max(0.0, total - typical)
     tonights = tonight.standard_error**2 if math.isfinite(tonight.standard_error) else typical
     error = math.sqrt(between + tonights + MEDIAN_INFLATION * (between + typical) / n)
     deviation = tonight.value - centre
-    t = deviation / error if error else math.copysign(math.inf, deviation) if deviation else 0.0
+    if not error and deviation:
+        return None  # neither the nights nor tonight say how exact they are
+    t = deviation / error if error else 0.0
     degrees = QN_EFFICIENCY * (n - 1)
     return HistoryTest(
         value=tonight.value,

@@ -22,6 +22,8 @@ from evaluation.verdict import Cause, Judgement, Verdict, judge, measured
 
 PRODUCTION = "production"
 """Subject of both questions."""
+MIN_COVERAGE = 0.5
+"""Less of the corrected words compared is no measurement of production."""
 
 
 # --- drift -----------------------------------------------------------------------------------------------
@@ -53,7 +55,7 @@ def judge_drift(connection: Connection, night: QualityNight, model_id: int, sett
     difference = tonight.difference
     state = step(before, difference.residual if difference else None)
     judgement = judge(PRODUCTION, state, measured(difference) if difference else None)
-    evidence: dict[str, Any] = {"n_segments": tonight.n_segments}
+    evidence: dict[str, Any] = {"n_segments": tonight.n_segments, "basis": tonight.basis}
     if restarted:
         evidence["chart_restarted"] = restarted
     if difference is None:
@@ -73,6 +75,16 @@ def judge_drift(connection: Connection, night: QualityNight, model_id: int, sett
             "coverage": finite(difference.coverage),
             "crude_difference": finite(difference.crude_value),
         }
+    if difference is not None and difference.coverage < MIN_COVERAGE and judgement.verdict is Verdict.OK:
+        unknown = ", ".join(_shown(name) for name in difference.left_out[:3])
+        reason = (
+            f"only {100 * difference.coverage:.0f} % of the corrected words could be compared: the reference window "
+            f"does not know {unknown}. `fonoteca baseline restart-drift` begins one that does"
+        )
+        evidence["reason"] = reason
+        judgement = replace(
+            judgement, verdict=Verdict.WATCH, cause=Cause.NOT_MEASURED, sentence=f"{PRODUCTION}: {reason}"
+        )
     sentence = judgement.sentence
     if difference is not None and judgement.verdict is not Verdict.OK:
         standouts = [_standout(each) for each in tonight.standouts]

@@ -9,16 +9,18 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from db.alerts import find_open
 from db.baselines import (
     MAX_FAILED_SHARE,
     BaselineRow,
     accept_baseline,
     find_baseline,
+    find_predecessor,
     list_baselines,
     model_names,
 )
 from db.evaluation_runs import Run, read_predictions
-from db.quality_schema import Question
+from db.quality_schema import AlertKind, Question
 from db.verdicts import VerdictRow, read_chart
 from evaluation.chart import ChartState, Residual, step
 from evaluation.chart_json import from_json, to_json
@@ -30,11 +32,14 @@ from evaluation.paired_runs import (
     find_changes,
     find_standouts,
     pair_runs,
+    pair_what_is_left,
 )
 from evaluation.run_scores import RunScore, finite, score_run
 from evaluation.verdict import Cause, Judgement, Margin, Verdict, judge, measured
 
 QUESTION = Question.REGRESSION
+MIN_LEFT = 20
+"""Unchanged utterances that a changed set needs to be judged by its old baseline."""
 CERTAIN_P = 0.001
 """Corrected p of a part of a set that makes a regression by itself: as rare as the chart's limit for one night."""
 PART_MARGIN = Margin(relative=0.25, absolute=0.01)
@@ -48,10 +53,15 @@ def judge_run(connection: Connection, run: Run, night: dt.date) -> VerdictRow:
     """
     scores = score_run(connection, run.run_id) if run.finished_at is not None else None
     why_not = _why_not_measured(run)
-    baseline = find_baseline(connection, run.set_id)
+    # a baseline accepted while the run was generated (by a promotion) is for the nights after it
+    baseline = find_baseline(connection, run.set_id, at=run.created_at) or find_baseline(
+        connection, run.set_id
+    )
     if scores is None or why_not is not None:
         return _not_measured(connection, run, night, baseline, why_not or "its run has no text", scores)
     accepted = None
+    if baseline is None and (judged := _judge_what_is_left(connection, run, night, scores["basic"])):
+        return judged
     if baseline is None:
         accepted = _reason_to_accept(connection, run)
         accept_baseline(
@@ -68,6 +78,35 @@ def judge_run(connection: Connection, run: Run, night: dt.date) -> VerdictRow:
             evidence=row.evidence | {"accepted": accepted},
         )
     return row
+
+
+def _judge_what_is_left(
+    connection: Connection, run: Run, night: dt.date, score: RunScore
+) -> VerdictRow | None:
+    """Of a set that was changed, the utterances that are as they were, against the old baseline; None where they say
+    nothing bad, and the run may become the new baseline. A corrected text must not make a regression the standard."""
+    before = find_predecessor(connection, run.set_name, run.set_id)
+    if before is None:
+        return None
+    pair = pair_what_is_left(
+        read_predictions(connection, before.run_id), read_predictions(connection, run.run_id)
+    )
+    hint = f"accept it with `fonoteca baseline accept {run.set_name}` if that is meant"
+    if len(pair.rows) < MIN_LEFT:
+        if find_open(connection, AlertKind.REGRESSION, run.set_name) is None:
+            return None
+        reason = f"its references or audio changed while its alert is open: {hint}"
+        return _not_measured(connection, run, night, before, reason, None)
+    row = _measured(connection, run, night, before, score, pair)
+    if row.verdict not in (Verdict.REGRESSED, Verdict.WATCH):
+        return None
+    n_left = len(pair.rows)
+    return replace(
+        row,
+        sentence=f"{row.sentence}; its references or audio changed, so this is of the {n_left:,} utterances that are "
+        f"as they were: {hint}",
+        evidence=row.evidence | {"n_unchanged": n_left},
+    )
 
 
 def _why_not_measured(run: Run) -> str | None:
@@ -105,9 +144,16 @@ def _chart_before(
 
 
 def _measured(
-    connection: Connection, run: Run, night: dt.date, baseline: BaselineRow, score: RunScore
+    connection: Connection,
+    run: Run,
+    night: dt.date,
+    baseline: BaselineRow,
+    score: RunScore,
+    pair: PairedRuns | None = None,
 ) -> VerdictRow:
-    pair = pair_runs(read_predictions(connection, baseline.run_id), read_predictions(connection, run.run_id))
+    pair = pair or pair_runs(
+        read_predictions(connection, baseline.run_id), read_predictions(connection, run.run_id)
+    )
     difference = pair.difference
     before, restarted = _chart_before(connection, run, night, baseline)
     judgement = judge(run.set_name, step(before, _residual(difference)), measured(difference))
@@ -129,7 +175,8 @@ def _measured(
     sentence = judgement.sentence
     if judgement.verdict is not Verdict.OK:
         evidence |= found
-        details = [describe_standouts(found.get("standouts", [])), describe_changes(changes)]
+        moved = [each for each in found.get("standouts", []) if each["difference"] * judgement.effect > 0]
+        details = [describe_standouts(moved), describe_changes(changes)]
         sentence = "; ".join([sentence, *filter(None, details)])
     rate = score.score.wer if score.score else None
     return replace(
@@ -156,15 +203,17 @@ def _with_one_part_that_got_worse(judgement: Judgement, standouts: list[dict[str
         return judgement
     certain = [each for each in worse if each["adjusted_p"] <= CERTAIN_P]
     verdict = Verdict.REGRESSED if certain else Verdict.WATCH
-    tonight = judgement.tonight
+    worst = max(certain or worse, key=lambda each: each["n_errors"] - each["n_errors_before"])
+    kind = worst["kind"].replace("programme_kind", "kind of programme")
     return replace(
         judgement,
         verdict=verdict,
         cause=Cause.ONE_NIGHT,
-        effect=tonight.difference if tonight else 0.0,
+        effect=worst["difference"],
         nights=1,
-        sentence=f"{judgement.set_name}: {verdict} in a part of it; over all, "
-        f"{judgement.sentence.removeprefix(f'{judgement.set_name}: ')}",
+        sentence=f"{judgement.set_name}: {verdict} in the {kind} {worst['name']}: "
+        f"{100 * worst['wer']:.2f} % word error rate, where the baseline has {100 * worst['expected']:.2f} %; "
+        f"the whole set {100 * (judgement.tonight.difference if judgement.tonight else 0):+.2f} points",
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from evaluation.compare import Difference, compare_counts
 from evaluation.counts import EditCounts, ScoreError, count_many_words
 from evaluation.history import FALSE_DISCOVERY_RATE
 from evaluation.matched_pairs import MatchedPairs, matched_pairs
-from evaluation.run_scores import cluster_of
+from evaluation.run_scores import set_clusters
 from evaluation.score import basic_normalizer, normalize_texts
 
 MIN_GROUP_UTTERANCES = 5
@@ -45,7 +45,7 @@ class PairedRuns:
     @property
     def difference(self) -> Difference:
         """Tonight's word error rate less the baseline's, over clusters."""
-        return compare_counts(self.before, self.now, clusters=[cluster_of(row) for row in self.rows])
+        return compare_counts(self.before, self.now, clusters=set_clusters(self.rows))
 
     @property
     def matched_pairs(self) -> MatchedPairs | None:
@@ -58,10 +58,23 @@ class PairedRuns:
 
 def pair_runs(before: Sequence[PredictionRow], now: Sequence[PredictionRow]) -> PairedRuns:
     """Pair two runs of the same set by utterance."""
-    earlier = {row.utterance_id: row.text for row in before if row.text is not None}
-    rows = tuple(row for row in now if row.text is not None and row.utterance_id in earlier)
+    return _pair(before, now, lambda row: row.utterance_id)
+
+
+def pair_what_is_left(before: Sequence[PredictionRow], now: Sequence[PredictionRow]) -> PairedRuns:
+    """Pair two runs of a set that was changed in between, on the utterances whose audio and reference are the same."""
+    return _pair(before, now, lambda row: (row.key, row.audio, row.duration_samples, row.reference))
+
+
+def _pair(
+    before: Sequence[PredictionRow],
+    now: Sequence[PredictionRow],
+    name_of: Callable[[PredictionRow], Hashable],
+) -> PairedRuns:
+    earlier = {name_of(row): row.text for row in before if row.text is not None}
+    rows = tuple(row for row in now if row.text is not None and name_of(row) in earlier)
     refs = normalize_texts([row.reference for row in rows], basic_normalizer)
-    hyps_before = normalize_texts([earlier[row.utterance_id] for row in rows], basic_normalizer)
+    hyps_before = normalize_texts([earlier[name_of(row)] for row in rows], basic_normalizer)
     hyps_now = normalize_texts([row.text or "" for row in rows], basic_normalizer)
     return PairedRuns(
         rows=rows,
@@ -100,7 +113,7 @@ _WITHIN: dict[str, Callable[[PredictionRow], str]] = {
     # What utterances of a group depend on, inside of it. A programme has few speakers, and the question is whether it
     # got worse as it lies here, not whether other speakers of it would: its utterances.
     "programme": lambda row: f"utterance {row.key}",
-    "programme_kind": cluster_of,
+    "programme_kind": lambda row: f"programme {row.programme}" if row.programme else f"utterance {row.key}",
     "speaker": lambda row: f"utterance {row.key}",
 }
 _NAMES: dict[str, Callable[[PredictionRow], str | None]] = {

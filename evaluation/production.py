@@ -214,6 +214,8 @@ class DriftTonight:
     window: RollingWindow
     why_not: str | None
     """Why there is no difference."""
+    basis: str
+    """`drawn`: compared on drawn segments alone; `chosen`: on all, since few of the reference's were drawn."""
 
 
 def drift_tonight(
@@ -258,6 +260,7 @@ def drift_tonight(
     n_words = tonight.n_words
     low, high = _interval(tonight)
     difference, why_not, n_tested = None, None, 0
+    basis, everything, of_tonight = CHOSEN, pool, tonight
     standouts: list[Standout] = []
     if reference is None:
         why_not = (
@@ -268,25 +271,34 @@ def drift_tonight(
         why_not = "no segment was corrected"
     else:
         past = read_window(connection, model_id, reference.from_at, reference.until_at)
+        if 2 * sum(segment.is_drawn for segment in past.segments) >= len(past):
+            # what people choose to correct changes with the people: it is shown, and drift is told of what was drawn
+            basis = DRAWN
+            past, tonight, pool = (
+                window.where(lambda segment: segment.is_drawn) for window in (past, tonight, pool)
+            )
         changed = pool.where(lambda segment: segment.corrected_at >= max(since, reference.until_at))
         try:
             difference = compare_windows(past.window, tonight.window)
         except ScoreError as error:
-            why_not = str(error)
+            why_not = (
+                str(error) if len(tonight) else "no segment that was drawn was corrected, only chosen ones"
+            )
         else:
             standouts, n_tested = find_standouts(past, changed)
     return DriftTonight(
         difference=difference,
         reference_id=reference.id if reference else None,
-        n_segments=len(tonight),
+        n_segments=len(of_tonight),
         n_words=n_words,
-        wer=_rate(tonight),
+        wer=_rate(of_tonight),
         low=low,
         high=high,
         standouts=standouts,
         n_tested=n_tested,
+        basis=basis,
         window=rolling_window(
-            pool.where(lambda segment: segment.corrected_at >= rolling_from), rolling_from, until_at
+            everything.where(lambda segment: segment.corrected_at >= rolling_from), rolling_from, until_at
         ),
         why_not=why_not,
     )

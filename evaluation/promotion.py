@@ -28,12 +28,13 @@ from evaluation.bootstrap import (
     cluster_sums,
     effective_clusters,
     jackknife_standard_error,
+    known_error,
     two_sided_t,
 )
 from evaluation.compare import SIGNIFICANCE
 from evaluation.counts import EditCounts, group_indices
 from evaluation.paired_runs import pair_runs
-from evaluation.run_scores import cluster_of
+from evaluation.run_scores import set_clusters
 from evaluation.verdict import Margin
 
 PROMOTION_MARGIN = Margin(relative=0.05, absolute=0.001)
@@ -86,7 +87,11 @@ def judge_harm(
     )
     n_words = float(sums[:, 1].sum())
     value = float(sums[:, 0].sum()) / n_words if n_words else math.nan
-    error = jackknife_standard_error(sums[:, 0], sums[:, 1])
+    error = known_error(
+        jackknife_standard_error(sums[:, 0], sums[:, 1]),
+        deployed.total.errors + candidate.total.errors,
+        n_words,
+    )
     rate = deployed.total.rate
     allowed = margin.of(rate)
     changed = int((sums[:, 0] != 0).sum())
@@ -231,7 +236,7 @@ def _decide(
         )
     written = [replace(row, text=row.text or "") for row in read_predictions(connection, candidate.run_id)]
     pair = pair_runs(read_predictions(connection, deployed.run_id), written)
-    test = judge_harm(pair.before, pair.now, [cluster_of(row) for row in pair.rows], margin)
+    test = judge_harm(pair.before, pair.now, set_clusters(pair.rows), margin)
     return SetDecision(
         baseline.set_name,
         baseline.set_id,

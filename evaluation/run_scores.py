@@ -21,6 +21,10 @@ from evaluation.score import Rate, Score, normalize_texts, score_counts
 NORMALIZER_NAMES = tuple(NORMALIZERS)
 
 
+MIN_CLUSTERS = 5
+"""Fewer programmes, or speakers, say too little of their spread to be what is resampled."""
+
+
 @dataclass(frozen=True)
 class RunScore:
     """One run under one normaliser."""
@@ -37,11 +41,22 @@ class RunScore:
     clusters: tuple[str, ...]
 
 
-def cluster_of(row: PredictionRow) -> str:
-    """What an utterance depends on with others: programme where known, else speaker, else itself."""
-    if row.programme:
-        return f"programme {row.programme}"
-    return f"speaker {row.speaker}" if row.speaker else f"utterance {row.key}"
+def set_clusters(rows: Sequence[PredictionRow]) -> tuple[str, ...]:
+    """What each utterance of one set depends on with others: programme where known, else speaker, else itself.
+
+    Programmes, and then speakers, count only where there are enough of them: over one or two clusters no spread can be
+    known, and a set that is a single programme could never be judged.
+    """
+    n_programmes = len({row.programme for row in rows if row.programme})
+    n_speakers = len({row.speaker for row in rows if row.speaker})
+    return tuple(
+        f"programme {row.programme}"
+        if row.programme and n_programmes >= MIN_CLUSTERS
+        else f"speaker {row.speaker}"
+        if row.speaker and n_speakers >= MIN_CLUSTERS
+        else f"utterance {row.key}"
+        for row in rows
+    )
 
 
 def score_rows(rows: Sequence[PredictionRow], normalizer: str = "basic", *, seed: int = 0) -> RunScore:
@@ -84,7 +99,7 @@ def _score(
     seed: int,
 ) -> RunScore:
     scored = [row for row in rows if row.text is not None]
-    clusters = tuple(cluster_of(row) for row in scored)
+    clusters = set_clusters(scored)
     counts = _count(pairs) if known is None else _count_what_differs(pairs, *known)
     return RunScore(
         normalizer=normalizer,

@@ -27,7 +27,7 @@ from evaluation.report.document import (
     GroupRow,
     WorstUtterance,
 )
-from evaluation.run_scores import cluster_of
+from evaluation.run_scores import set_clusters
 from evaluation.score import basic_normalizer, normalize_texts
 
 MAX_CONFUSIONS = 30
@@ -119,7 +119,14 @@ def join(parts: Sequence[Scored]) -> Scored:
 
 def clusters_of(scored: Scored) -> list[Hashable]:
     """The cluster of each utterance."""
-    return [(name, cluster_of(row)) for name, row in zip(scored.set_names, scored.rows, strict=True)]
+    members: dict[str, list[int]] = {}
+    for index, name in enumerate(scored.set_names):
+        members.setdefault(name, []).append(index)
+    found: dict[int, Hashable] = {}
+    for name, indices in members.items():
+        clusters = set_clusters([scored.rows[index] for index in indices])
+        found.update((index, (name, cluster)) for index, cluster in zip(indices, clusters, strict=True))
+    return [found[index] for index in range(len(scored.rows))]
 
 
 def analyse(scored: Scored, standouts: Container[tuple[str, str | None]] = ()) -> ErrorReport:

@@ -107,5 +107,7 @@ def test_material_without_errors_is_no_division_by_zero() -> None:
     difference = compare_windows(perfect, perfect)
     assert (difference.value, difference.z, difference.p_value) == (0, 0, 1)
     worse = Window(counts_of(np.ones(9, int), np.full(9, 50)), ["news"] * 9)
-    assert math.isnan(compare_windows(perfect, worse).z)
+    assert compare_windows(perfect, worse).z == pytest.approx(3), "9 errors are known to 3"
+    collapsed = Window(counts_of(np.full(9, 50), np.full(9, 50)), ["news"] * 9)
+    assert compare_windows(perfect, collapsed).z > 20
     assert compare_windows(perfect, worse).relative == math.inf

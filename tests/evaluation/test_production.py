@@ -175,21 +175,25 @@ def test_what_stands_out_is_seldom_chance() -> None:
     assert sum(bool(names - {"Diario", "radio"}) for names in worse) <= 6
 
 
-def test_chosen_corrections_are_compared_with_chosen_ones(
+def test_what_people_choose_to_correct_makes_no_drift(
     connection: Connection, owner: Any, model_id: int
 ) -> None:
-    """People choose what is wrong: a night of such corrections is no drift."""
+    """People choose what is wrong, and another day something else: drift is told of what was drawn."""
     generator = np.random.default_rng(5)
     wrong = dict.fromkeys(PROGRAMMES, 3.0)
-    for at, n_recordings in ((FROM - 40 * DAY, 80), (UNTIL - DAY / 2, 24)):
-        add_corrected(
-            connection, owner.id, model_id, generator, n_recordings, at, factors=wrong, is_drawn=False
-        )
-    found = tonight(connection, model_id)
-    assert found.difference is not None
-    assert found.difference.crude_value > 0.1
-    assert abs(found.difference.z) < 2.5
-    assert {stratum.name[2] for stratum in found.difference.strata} == {"chosen"}  # type: ignore[index]
+    add_corrected(
+        connection, owner.id, model_id, generator, 24, UNTIL - DAY / 2, factors=wrong, is_drawn=False
+    )
+    chosen = tonight(connection, model_id)
+    assert chosen.difference is None
+    assert chosen.why_not == "no segment that was drawn was corrected, only chosen ones"
+    assert chosen.n_segments > 0, "they are shown"
+    add_corrected(connection, owner.id, model_id, generator, 24, UNTIL - DAY / 3)
+    both = tonight(connection, model_id)
+    assert both.difference is not None
+    assert both.basis == "drawn"
+    assert abs(both.difference.z) < 2.5
+    assert {stratum.name[2] for stratum in both.difference.strata} == {"drawn"}  # type: ignore[index]
 
 
 def test_the_first_corrections_become_the_reference_once(connection: Connection, owner: Any) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from db.evaluation_runs import PredictionRow
 from evaluation.card import card_figure
 from evaluation.normalizer import NORMALIZERS
-from evaluation.run_scores import NORMALIZER_NAMES, combine, score_all, score_groups, score_rows
+from evaluation.run_scores import NORMALIZER_NAMES, combine, score_all, score_groups, score_rows, set_clusters
 from evaluation.score import score
 
 TEXTS = [
@@ -44,20 +46,27 @@ ROWS = [
 ]
 
 
+def test_clusters_are_programmes_then_speakers_where_there_are_enough() -> None:
+    many = [row(str(n), "a", "a", speaker=f"s{n % 6}", programme=f"p{n % 5}") for n in range(30)]
+    assert set(set_clusters(many)) == {f"programme p{n}" for n in range(5)}
+    one_programme = [replace(each, programme="Diario") for each in many]
+    assert set(set_clusters(one_programme)) == {f"speaker s{n}" for n in range(6)}
+    one_speaker = [replace(each, programme=None, speaker="ana") for each in many]
+    assert len(set(set_clusters(one_speaker))) == 30
+
+
 @pytest.mark.parametrize("name", NORMALIZER_NAMES)
 def test_a_run_scores_as_its_texts_do(name: str) -> None:
     scored = [(reference, text) for reference, text in TEXTS if text is not None]
-    clusters = ["u", "a", "u", "a", "u", "d"]
-    expected = score(
+    expected = score(  # over utterances: two speakers and one programme are too few to be resampled
         [reference for reference, _ in scored],
         [text for _, text in scored],
         normalizer=NORMALIZERS[name],
-        clusters=clusters,
     )
     one = score_rows(ROWS, name)
     assert one.score == expected
     assert score_all(ROWS)[name].score == expected
-    assert (one.n_failed, one.n_clusters) == (1, 3)
+    assert (one.n_failed, one.n_clusters) == (1, 6)
     assert one.score.insertions_on_empty == 2
 
 
