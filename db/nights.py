@@ -136,7 +136,10 @@ def begin_if_due(
     # a window that ends before the last one did: the zone was changed, or a night was begun early by hand
     if newest.night >= night or until_at <= newest.until_at:
         return None
-    begun = _insert(connection, night, _window_start(connection, until_at), until_at)
+    from_at = _window_start(connection, until_at)
+    if from_at >= until_at:
+        return None  # somebody else began it since the newest one was read
+    begun = _insert(connection, night, from_at, until_at)
     if begun is not None:
         _note_missed(connection, schedule, newest.night, night)
     return begun

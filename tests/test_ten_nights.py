@@ -1,4 +1,5 @@
-"""Nights through the whole system as `fonoteca up` runs it; `make ten-nights` is the long form."""
+"""Nights through the whole system as `fonoteca up` runs it; `make ten-nights` is the long form, and
+`make test PYTEST_ARGS="-m long"` the short one."""
 
 from __future__ import annotations
 
@@ -8,9 +9,8 @@ import pytest
 
 from tests.ten_nights import FIRST_NIGHT, SETS, SHORT, Night, faults, live
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.long
 def test_the_nights_say_what_happened_and_nothing_else(tmp_path: Path) -> None:
     """Quiet, then one programme degraded (drift, by its name), then a worse model (regression on every set)."""
     nights = live(SHORT, tmp_path, lambda _: None)

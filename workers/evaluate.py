@@ -21,7 +21,7 @@ from db.states import Priority
 from evaluation.predict import SetUnreachable, Slice, predict, provenance_of
 from speech.prompting import never
 from workers.context import WorkerContext
-from workers.queue import wake_evaluate, wake_transcribe
+from workers.queue import wake_evaluate, wake_night, wake_transcribe
 from workers.transcribe import RUN_LIMIT_S, DeviceLost, Transcriber
 
 log = structlog.get_logger(__name__)
@@ -66,6 +66,8 @@ def evaluate_pending(
         if done is not None:
             break
     _wake_for_the_rest(context, model_id, has_moved=done is not None and done.n_stored > 0)
+    if done is not None and done.is_finished:
+        wake_night()  # it may be the last of its night: settled now, not at the next look
     return done
 
 

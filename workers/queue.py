@@ -136,5 +136,6 @@ def wake_evaluate(*, expires_s: float = EVALUATE_EXPIRES_S) -> None:
 
 
 def wake_night() -> None:
-    """Tell the quality worker that a night was begun by hand; beat would within a minute. Call after the commit."""
+    """Tell the quality worker that a night may go on: it was begun by hand, or a run of it is finished. Beat would
+    within a minute. Call after the commit."""
     _send(NIGHT_TASK, QUALITY_QUEUE)
