@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Callable
 
 from evaluation.galician_numbers import (
@@ -226,7 +227,14 @@ def galician_normalizer(text: str) -> str:
 
 def _one_round(text: str) -> str:
     text = _write_out(text)
-    return " ".join(_canonical_words(basic_normalizer(text).lower().split()))
+    if not _is_plain(text):
+        text = basic_normalizer(text).lower()
+    return " ".join(_canonical_words(text.split()))
+
+
+def _is_plain(text: str) -> bool:
+    """Whether `basic` would leave it as it is: lower-case letters and spaces."""
+    return text.islower() and text.replace(" ", "").isalpha() and unicodedata.is_normalized("NFKC", text)
 
 
 def _write_out(text: str) -> str:

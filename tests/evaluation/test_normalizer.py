@@ -122,6 +122,13 @@ def test_what_is_passed_over_quickly_holds_nothing_to_write_out(text: str) -> No
 
 
 @steady
+@given(text=st.text(st.characters(categories=["Ll", "Lo", "Lm", "Lt"]) | st.just(" "), max_size=30))
+def test_plain_text_is_what_the_basic_normaliser_leaves_as_it_is(text: str) -> None:
+    if normalizer._is_plain(text):
+        assert basic_normalizer(text).lower().split() == text.split()
+
+
+@steady
 @given(words=st.lists(st.sampled_from(VOCABULARY), max_size=12))
 def test_texts_without_a_listed_form_stay_as_the_basic_normaliser_leaves_them(words: list[str]) -> None:
     listed = set(WORD_FORMS) | NUMERALS
