@@ -217,17 +217,3 @@ def find_segments(connection: Connection, broadcaster_id: int, segment_ids: list
     )
     found = {row.id: segment_of(row) for row in rows}
     return [found[segment_id] for segment_id in segment_ids if segment_id in found]
-
-
-def count_open_draws(connection: Connection, broadcaster_id: int) -> int:
-    """Drawn segments that wait for a person."""
-    n: int = connection.execute(
-        text(
-            "SELECT count(*) FROM correction_draws w JOIN segments s ON s.id = w.segment_id "
-            "JOIN transcripts t ON t.id = s.transcript_id "
-            "WHERE w.broadcaster_id = :id AND t.is_current AND NOT EXISTS "
-            "(SELECT FROM corrections c WHERE c.segment_id = w.segment_id AND c.is_current)"
-        ),
-        {"id": broadcaster_id},
-    ).scalar_one()
-    return n

@@ -32,6 +32,7 @@ __all__ = [
     "cache_folder",
     "find_sets",
     "load_clip",
+    "nightly_names",
     "read_nightly_sets",
     "read_set",
     "register_nightly_sets",
@@ -212,7 +213,7 @@ def read_nightly_sets(settings: Settings) -> tuple[list[HeldOutSet], list[Unread
             reason = f"{shown(folder.path)}: it cannot be read ({type(error).__name__}: {shown(str(error))})"
             unreadable.append(Unreadable(folder.name, folder.path, reason))
     known = {folder.name for folder in folders}
-    for name in _names(settings.nightly_sets):
+    for name in nightly_names(settings.nightly_sets):
         if name not in known:
             reason = f"FONOTECA_NIGHTLY_SETS names the set {name!r}, and {settings.datasets} holds none of that name"
             unreadable.append(Unreadable(name, settings.datasets, reason))
@@ -221,7 +222,7 @@ def read_nightly_sets(settings: Settings) -> tuple[list[HeldOutSet], list[Unread
 
 def folders_of_the_night(folders: Sequence[SetFolder], settings: Settings) -> list[SetFolder]:
     """Those that FONOTECA_NIGHTLY_SETS names; unset, all but those that say otherwise."""
-    names = _names(settings.nightly_sets)
+    names = nightly_names(settings.nightly_sets)
     return [folder for folder in folders if (folder.name in names if names else folder.is_nightly)]
 
 
@@ -238,7 +239,8 @@ def shown(given: str | Path) -> str:
     return str(given).encode("utf-8", "backslashreplace").decode()
 
 
-def _names(setting: str | None) -> list[str]:
+def nightly_names(setting: str | None) -> list[str]:
+    """The sets that FONOTECA_NIGHTLY_SETS names; empty where it names none."""
     return [name.strip() for name in (setting or "").split(",") if name.strip()]
 
 

@@ -32,7 +32,7 @@ from db.settings import Settings
 from db.verdicts import store_verdict
 from evaluation.alert_messages import tell_of_report
 from evaluation.alerting import update_alerts
-from evaluation.held_out import HeldOutError, Unreadable, find_sets, read_nightly_sets
+from evaluation.held_out import HeldOutError, Unreadable, find_sets, nightly_names, read_nightly_sets
 from evaluation.night_production import judge_drift, judge_unreferenced
 from evaluation.night_regression import judge_run
 
@@ -95,7 +95,7 @@ def _why_missing(settings: Settings, unreadable: list[Unreadable]) -> Callable[[
     except HeldOutError as error:
         problem = str(error)
         return lambda name: problem
-    chosen = {name.strip() for name in (settings.nightly_sets or "").split(",") if name.strip()}
+    chosen = nightly_names(settings.nightly_sets)
 
     def why(name: str) -> str | None:
         if name in reasons:

@@ -131,7 +131,6 @@ def collect(
         worst=errors.worst(joined) if joined is not None else (),
         production=_production(connection, found),
         models=models,
-        hygiene=_hygiene(tonight.values()),
         not_measured=tuple(missing),
         normalizers=(BASIC, GALICIAN_VERSION),
         chart_limit=DESIGN.limit,
@@ -597,8 +596,3 @@ def _models(runs: Iterable[RowMapping], verdicts: Iterable[RowMapping]) -> tuple
                 )
             )
     return tuple(facts)
-
-
-def _hygiene(verdicts: Iterable[RowMapping]) -> tuple[str, ...]:
-    notes = [(row["evidence"] or {}).get("overlap") for row in verdicts]
-    return tuple(dict.fromkeys(str(note) for note in notes if note))

@@ -449,8 +449,6 @@ class Document:
     worst: tuple[WorstUtterance, ...]
     production: ProductionFigures | None
     models: tuple[ModelFacts, ...]
-    hygiene: tuple[str, ...]
-    """What training data and these sets share, as stored; in English."""
     not_measured: tuple[NotMeasured, ...]
     normalizers: tuple[str, ...]
     chart_limit: float

@@ -495,11 +495,6 @@ TEXTS: dict[str, Text] = {
     "hours": Text("{n} h", "{n} h", "{n} h"),
     # --- the rest
     "not_measured": Text("O que quedou sen medir", "Lo que ha quedado sin medir", "What was not measured"),
-    "hygiene": Text(
-        "O que comparten os conxuntos cos datos de adestramento",
-        "Lo que comparten los conjuntos con los datos de entrenamiento",
-        "What the sets share with training data",
-    ),
     "made_by": Text("De que veñen estas cifras", "De dónde vienen estas cifras", "What made it"),
     "model": Text("Modelo", "Modelo", "Model"),
     "weights": Text("Pesos (SHA-256)", "Pesos (SHA-256)", "Weights (SHA-256)"),
