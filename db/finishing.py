@@ -47,8 +47,11 @@ def finish_transcripts(connection: Connection, transcript_ids: Iterable[uuid.UUI
 def _sum_up(connection: Connection, recording_id: uuid.UUID, transcript_id: uuid.UUID) -> Any:
     """Sum a transcript's seconds by kind and make it the current one; the row of sums."""
     connection.execute(
-        text("UPDATE transcripts SET is_current = false WHERE recording_id = :id AND is_current"),
-        {"id": recording_id},
+        text(
+            "UPDATE transcripts SET is_current = false "
+            "WHERE recording_id = :id AND is_current AND id <> :transcript_id"
+        ),
+        {"id": recording_id, "transcript_id": transcript_id},
     )
     return connection.execute(
         text(
