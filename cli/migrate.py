@@ -28,8 +28,21 @@ def migrate(
         float,
         typer.Option("--wait", min=0, metavar="SECONDS", help="Wait for the database to accept connections."),
     ] = 0.0,
+    patience_s: Annotated[
+        float,
+        typer.Option(
+            "--patience",
+            min=0,
+            metavar="SECONDS",
+            help="How long to go on asking for locks that somebody holds, for each step.",
+        ),
+    ] = 60.0,
 ) -> None:
-    """Bring the database's tables to a revision. Running it again changes nothing."""
+    """Bring the database's tables to a revision, while the system works. Running it again changes nothing.
+
+    Each step is a transaction of its own. It waits at most 2 s for a lock, so that nobody waits behind it for
+    longer, and is tried again after a pause until the patience ends.
+    """
     from alembic.util.exc import CommandError
 
     from cli.database import database
@@ -39,7 +52,9 @@ def migrate(
         wait_until_ready(engine, wait_s)
         before = run.current_revision(engine)
         try:
-            run.migrate(engine, revision)
+            run.migrate(engine, revision, patience_s=patience_s, note=note)
+        except run.MigrationBlocked as error:
+            raise CliError(str(error)) from None
         except CommandError as error:
             raise CliError(
                 f"cannot migrate to {revision!r}: {error}. The newest revision is {run.head_revision()}"
