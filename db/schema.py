@@ -164,6 +164,8 @@ class Recording(Base):
     duration_samples: Mapped[int | None] = mapped_column(BigInteger)
     media_info: Mapped[dict[str, Any] | None]
     """Container, codec, channels and tags of the original."""
+    timecode_offset_ms: Mapped[int | None] = mapped_column(BigInteger)
+    """What the clock showed at the first sample, e.g. 36,000,000 for a tape that begins at 10:00:00."""
     attempt: Mapped[int] = mapped_column(Integer, server_default="0")
     """Number of the last split attempt; a writer that holds an older one is refused."""
     failures: Mapped[int] = mapped_column(SmallInteger, server_default="0")
@@ -261,6 +263,9 @@ class Transcript(Base):
     transcribed_samples: Mapped[int | None] = mapped_column(BigInteger)
     no_speech_samples: Mapped[int | None] = mapped_column(BigInteger)
     failed_samples: Mapped[int | None] = mapped_column(BigInteger)
+    done_segments: Mapped[int | None]
+    """Of a finished transcript; empty for those that were finished before they were counted."""
+    failed_segments: Mapped[int | None]
     created_at: Mapped[dt.datetime] = now_by_default()
     finished_at: Mapped[dt.datetime | None]
 
@@ -275,6 +280,8 @@ class Segment(Base):
         CheckConstraint("end_sample > start_sample AND start_sample >= 0", name="span_positive"),
         CheckConstraint("(state = 'running') = (worker_id IS NOT NULL)", name="running_has_worker"),
         CheckConstraint("(state = 'done') = (text IS NOT NULL)", name="done_has_text"),
+        # texts of before this rule are not checked: that would have read every row
+        CheckConstraint("text IS NFC NORMALIZED", name="text_is_nfc", info={"not_valid": True}),
         CheckConstraint("state <> 'failed' OR failure_reason IS NOT NULL", name="failure_has_reason"),
         Index("ix_segments_pending", "priority", "id", postgresql_where=sql("state = 'pending'")),
         Index("ix_segments_running", "worker_id", postgresql_where=sql("state = 'running'")),

@@ -9,7 +9,8 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection, text
 
-import db.quality_schema  # noqa: F401 - registers its tables
+import db.quality_schema
+import db.search_schema  # noqa: F401 - registers its tables
 from db.schema import Base
 from migrations.locks import LOCK_TIMEOUT_S, migration_turn
 

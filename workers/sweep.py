@@ -13,11 +13,15 @@ from sqlalchemy import Engine
 from db.connect import transaction
 from db.evaluation_runs import find_open_runs
 from db.queue import count_waiting, take_back_dead_claims
+from db.search import index_older, merge_new_words
 from db.settings import Settings
 from db.uploads import expire_uploads, find_orphans
 from workers.queue import GPU_QUEUE, MEDIA_QUEUE, wake_evaluate, wake_split, wake_transcribe
 
 log = structlog.get_logger(__name__)
+
+BACKFILL_SEGMENTS = 5_000
+"""Segments of before the search that one sweep indexes: some seconds of one core."""
 
 
 def sweep(engine: Engine, settings: Settings) -> None:
@@ -32,6 +36,10 @@ def sweep(engine: Engine, settings: Settings) -> None:
     _remove_orphaned_files(engine, settings)
     if any(asdict(swept).values()) or expired:
         log.warning("swept", **asdict(swept), uploads_expired=len(expired))
+    with transaction(engine) as tx:
+        merge_new_words(tx.connection)
+    with transaction(engine) as tx:
+        index_older(tx.connection, BACKFILL_SEGMENTS)
     with engine.connect() as connection:
         waiting = count_waiting(connection, cap=1)
         open_runs = find_open_runs(connection)

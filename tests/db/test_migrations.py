@@ -9,7 +9,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
-import db.quality_schema  # noqa: F401 - registers its tables
+import db.quality_schema
+import db.search_schema  # noqa: F401 - registers its tables
 from db.connect import make_engine
 from db.revision import SCHEMA_REVISION, database_revision
 from db.schema import Base
@@ -48,6 +49,8 @@ def test_up_down_and_up_again(empty: Engine) -> None:
     assert current_revision(empty) == head_revision()
 
 
+# SQLAlchemy 2.1 stumbles when it reads a NOT VALID constraint back
+@pytest.mark.filterwarnings("ignore:Can't validate argument 'dialect_options'")
 def test_migrations_make_what_the_models_say(engine: Engine) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(
@@ -66,7 +69,8 @@ def check_constraints(engine: Engine) -> set[tuple[str, str]]:
                 "WHERE contype = 'c' AND connamespace = 'public'::regnamespace"
             )
         )
-        return {(row[0], row[1]) for row in rows}
+        # what was not checked against older rows is the same rule for new ones
+        return {(row[0], row[1].removesuffix(" NOT VALID")) for row in rows}
 
 
 def test_check_constraints_are_those_of_the_models(engine: Engine, empty: Engine) -> None:

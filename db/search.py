@@ -1,0 +1,200 @@
+"""Search for Python callers: the database's own functions, so that HTTP and psql give the same rows.
+
+What a word is, what is indexed and how matches are found: `migrations/versions/search.sql`, `search_functions.sql` and
+docs/decisions/0017.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DataError
+
+MAX_HITS = 100
+"""Most rows of one page."""
+
+MERGE_LOCK = 0x464F4E4F_574F5244  # "FONOWORD"
+
+
+class BadQuery(Exception):
+    """A search that cannot be made: its message says why, and what to write instead."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One segment that matches."""
+
+    rank: float
+    segment_id: int
+    recording_id: uuid.UUID
+    recording: str
+    broadcaster: str
+    programme: str | None
+    broadcast_on: dt.date | None
+    start_s: float
+    end_s: float
+    start_timecode: str
+    """hh:mm:ss.mmm from the recording's start, its timecode offset added."""
+    snippet: str
+    """The original text, up to 40 words; matches between <mark> and </mark>, nothing else escaped."""
+    model: str | None
+    is_demo_model: bool | None
+    cursor: str
+    """By which the search goes on behind this hit."""
+
+
+@dataclass(frozen=True)
+class SearchPage:
+    """Hits in order, and how to read on."""
+
+    hits: tuple[Hit, ...]
+    next: str | None
+    """Pass it as `after`; None behind the last page."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many segments match."""
+
+    n: int
+    is_exact: bool
+    """False: `n` or more."""
+
+
+def search(
+    connection: Connection,
+    broadcaster: str | None,
+    query: str,
+    *,
+    programme: str | None = None,
+    from_on: dt.date | None = None,
+    to_on: dt.date | None = None,
+    model: str | None = None,
+    limit: int = 20,
+    after: str | None = None,
+) -> SearchPage:
+    """One page of `archive.search`. `broadcaster` None: all that the connection's role may see.
+
+    Raises:
+        BadQuery: nothing to look for, too long, or a limit or cursor that is none.
+    """
+    with _bad_queries():
+        rows = connection.execute(
+            text(
+                "SELECT * FROM archive.search(:query, :broadcaster, :programme, :from_on, :to_on, :model, :n, :after)"
+            ),
+            _parameters(query, broadcaster, programme, from_on, to_on, model) | {"n": limit, "after": after},
+        ).mappings()
+        hits = tuple(
+            Hit(**{**row, "start_s": float(row["start_s"]), "end_s": float(row["end_s"])}) for row in rows
+        )
+    return SearchPage(hits, hits[-1].cursor if len(hits) == limit else None)
+
+
+def count_matches(
+    connection: Connection,
+    broadcaster: str | None,
+    query: str,
+    *,
+    programme: str | None = None,
+    from_on: dt.date | None = None,
+    to_on: dt.date | None = None,
+    model: str | None = None,
+    cap: int = 10_000,
+) -> Count:
+    """How many segments match, counted up to `cap`.
+
+    Raises:
+        BadQuery: see `search`.
+    """
+    with _bad_queries():
+        row = connection.execute(
+            text(
+                "SELECT n, is_exact FROM archive.search_count(:query, :broadcaster, :programme, :from_on, :to_on, "
+                ":model, :cap)"
+            ),
+            _parameters(query, broadcaster, programme, from_on, to_on, model) | {"cap": cap},
+        ).one()
+    return Count(row.n, row.is_exact)
+
+
+def index_older(connection: Connection, limit: int) -> int:
+    """Index up to `limit` segments that were stored before there was a search, newest first.
+
+    Safe to run twice at once: the second finds the row locked and does nothing.
+
+    Returns:
+        How many segments were looked at; 0 when all are indexed.
+    """
+    below = connection.scalar(
+        text("SELECT below_segment_id FROM search_backfill WHERE below_segment_id > 0 FOR UPDATE SKIP LOCKED")
+    )
+    if below is None:
+        return 0
+    ids = connection.scalars(
+        text("SELECT id FROM segments WHERE id < :below ORDER BY id DESC LIMIT :limit"),
+        {"below": below, "limit": limit},
+    ).all()
+    if ids:
+        connection.execute(text("SELECT search_index(:ids)"), {"ids": list(ids)})
+    connection.execute(
+        text("UPDATE search_backfill SET below_segment_id = :below"), {"below": ids[-1] if ids else 0}
+    )
+    return len(ids)
+
+
+def merge_new_words(connection: Connection) -> int:
+    """Move new words to where beginnings (`word*`) are looked up fast. One process at a time does it.
+
+    Returns:
+        How many words are new.
+    """
+    if not connection.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": MERGE_LOCK}):
+        return 0
+    return connection.execute(
+        text(
+            """
+            WITH moved AS (DELETE FROM search_new_words RETURNING word)
+            INSERT INTO search_words (word) SELECT DISTINCT word FROM moved ORDER BY word ON CONFLICT DO NOTHING
+            """
+        )
+    ).rowcount
+
+
+def _parameters(
+    query: str,
+    broadcaster: str | None,
+    programme: str | None,
+    from_on: dt.date | None,
+    to_on: dt.date | None,
+    model: str | None,
+) -> dict[str, object]:
+    if "\0" in query or "\0" in (programme or "") or "\0" in (model or ""):
+        raise BadQuery("a search cannot hold the sign NUL: leave it out")
+    return {
+        "query": query,
+        "broadcaster": broadcaster,
+        "programme": programme,
+        "from_on": from_on,
+        "to_on": to_on,
+        "model": model,
+    }
+
+
+@contextmanager
+def _bad_queries() -> Iterator[None]:
+    """What the database says of a search that cannot be made, as BadQuery."""
+    try:
+        yield
+    except DataError as error:
+        if (
+            getattr(error.orig, "sqlstate", None) != "22023"
+        ):  # invalid_parameter_value: raised by our functions
+            raise
+        diag = getattr(error.orig, "diag", None)
+        raise BadQuery(str(diag.message_primary if diag else error.orig)) from error

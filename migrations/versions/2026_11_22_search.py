@@ -1,0 +1,72 @@
+"""Search, and what the SQL contract stands on.
+
+Revision ID: 0003
+Revises: 0002
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import op
+
+from db.lexicon import copy_lexicon
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+FOLDER = Path(__file__).parent
+
+DROP = """
+DROP FUNCTION archive.search, archive.mentions, archive.search_count, archive.timecode;
+DROP TYPE archive.search_hit, archive.mention;
+DROP FUNCTION public.search_snippet, public.search_newest, public.search_facets, public.search_parse,
+    public.visible_broadcasters;
+DROP TRIGGER search_follow_programme ON public.recordings;
+DROP TRIGGER search_follow_current ON public.transcripts;
+DROP TRIGGER search_follow_text ON public.segments;
+DROP TRIGGER search_follow_new ON public.segments;
+DROP FUNCTION public.search_follow_recording, public.search_follow_transcript, public.search_follow_segment,
+    public.search_index, public.search_document, public.search_programme_facet, public.search_day;
+DROP TABLE public.search_backfill, public.search_new_words, public.search_words, public.search_segments;
+DROP FUNCTION public.search_pair, public.search_stems;
+DROP TABLE public.search_lexicon;
+DROP FUNCTION public.search_tokens, public.search_fold;
+DROP TEXT SEARCH DICTIONARY public.fonoteca_stemmer;
+"""
+
+
+def upgrade() -> None:
+    op.add_column("recordings", sa.Column("timecode_offset_ms", sa.BigInteger(), nullable=True))
+    op.add_column("transcripts", sa.Column("done_segments", sa.Integer(), nullable=True))
+    op.add_column("transcripts", sa.Column("failed_segments", sa.Integer(), nullable=True))
+    op.create_table(
+        "sql_users",
+        sa.Column("role_name", sa.Text(), nullable=False),
+        sa.Column("broadcaster_id", sa.Integer(), nullable=True),
+        sa.Column("label", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["broadcaster_id"], ["broadcasters.id"], name=op.f("fk_sql_users_broadcaster_id")
+        ),
+        sa.PrimaryKeyConstraint("role_name", name=op.f("pk_sql_users")),
+    )
+    # not checked against what is there: that would read every row
+    op.execute(
+        "ALTER TABLE segments ADD CONSTRAINT ck_segments_text_is_nfc CHECK (text IS NFC NORMALIZED) NOT VALID"
+    )
+    for name in ("search.sql", "search_functions.sql"):
+        op.execute(sa.text((FOLDER / name).read_text(encoding="utf-8").replace(":", r"\:")))
+    copy_lexicon(op.get_bind())
+
+
+def downgrade() -> None:
+    op.execute(DROP)
+    op.execute("ALTER TABLE segments DROP CONSTRAINT ck_segments_text_is_nfc")
+    op.drop_table("sql_users")
+    op.drop_column("transcripts", "failed_segments")
+    op.drop_column("transcripts", "done_segments")
+    op.drop_column("recordings", "timecode_offset_ms")

@@ -1,0 +1,191 @@
+-- Search: what a word is, what is indexed, and how matches are found. docs/decisions/0017 has the reasons.
+
+-- --- words ------------------------------------------------------------------------------------------------
+
+CREATE TEXT SEARCH DICTIONARY public.fonoteca_stemmer (TEMPLATE = snowball, LANGUAGE = portuguese);
+COMMENT ON TEXT SEARCH DICTIONARY public.fonoteca_stemmer IS
+    'Portuguese snowball without stop words, for Galician without accents: what the lexicon does not know.';
+
+CREATE FUNCTION public.search_fold(word text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN CASE WHEN octet_length(word) = char_length(word) THEN lower(word COLLATE "pg_c_utf8")
+                ELSE left(lower(regexp_replace(normalize(word, NFD) COLLATE "pg_c_utf8",
+                                               '[\u0300-\u036f]', '', 'g') COLLATE "pg_c_utf8"), 64) END;
+COMMENT ON FUNCTION public.search_fold(text) IS 'A word in lower case, without accents.';
+
+CREATE FUNCTION public.search_tokens(content text) RETURNS TABLE (place integer, gap text, word text)
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE ROWS 50
+BEGIN ATOMIC
+    SELECT t.ordinality::integer, t.parts[1], t.parts[2]
+    FROM regexp_matches(content COLLATE "pg_c_utf8", '([^[:alnum:]]*)([[:alnum:]]{0,64})', 'g')
+         WITH ORDINALITY AS t (parts, ordinality)
+    WHERE t.parts[1] <> '' OR t.parts[2] <> '';
+END;
+COMMENT ON FUNCTION public.search_tokens(text) IS
+    'A text as words (letters and digits) and what stands before each, in order. Together they are the text.';
+
+CREATE TABLE public.search_lexicon (
+    form text COLLATE "C" NOT NULL,
+    stems text[] NOT NULL,
+    CONSTRAINT pk_search_lexicon PRIMARY KEY (form)
+);
+
+CREATE FUNCTION public.search_stems(word text) RETURNS text[]
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    RETURN coalesce((SELECT l.stems FROM public.search_lexicon l WHERE l.form = lower(word COLLATE "pg_c_utf8")),
+                    ts_lexize('public.fonoteca_stemmer', public.search_fold(word)));
+COMMENT ON FUNCTION public.search_stems(text) IS
+    'What stands for all inflected forms of a word: usually one stem; several where its accents are missing.';
+
+CREATE FUNCTION public.search_pair(one text, next text) RETURNS integer
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN (crc32(convert_to(one || ' ' || next, 'UTF8')) & 1048575)::integer;
+COMMENT ON FUNCTION public.search_pair(text, text) IS
+    'One of 2^20 numbers for two folded words that follow each other: finds phrases of common words.';
+
+-- --- what is indexed --------------------------------------------------------------------------------------
+
+CREATE TABLE public.search_segments (
+    segment_id bigint NOT NULL,
+    broadcaster_id integer NOT NULL,
+    recording_id uuid NOT NULL,
+    said_on date NOT NULL,
+    doc tsvector NOT NULL,
+    pairs integer[] NOT NULL,
+    CONSTRAINT pk_search_segments PRIMARY KEY (segment_id),
+    CONSTRAINT fk_search_segments_segment_id FOREIGN KEY (segment_id) REFERENCES public.segments (id) ON DELETE CASCADE
+);
+-- rows of a thousand bytes stay whole in the table; frequent words and filters are known to the planner
+ALTER TABLE public.search_segments ALTER COLUMN doc SET STORAGE MAIN, ALTER COLUMN pairs SET STORAGE MAIN;
+ALTER TABLE public.search_segments ALTER COLUMN doc SET STATISTICS 500, ALTER COLUMN pairs SET STATISTICS 10;
+ALTER TABLE public.search_segments SET (autovacuum_analyze_scale_factor = 0.02);
+-- no pending list: each search would read through it
+CREATE INDEX ix_search_segments_doc_pairs ON public.search_segments USING gin (doc, pairs) WITH (fastupdate = off);
+
+CREATE TABLE public.search_words (
+    word text COLLATE "C" NOT NULL,
+    CONSTRAINT pk_search_words PRIMARY KEY (word)
+);
+-- no constraint on it: two workers that meet the same new word must not wait for each other
+CREATE TABLE public.search_new_words (
+    word text COLLATE "C" NOT NULL
+);
+CREATE INDEX ix_search_new_words_word ON public.search_new_words (word);
+
+CREATE TABLE public.search_backfill (
+    is_only boolean NOT NULL DEFAULT true,
+    below_segment_id bigint NOT NULL,
+    CONSTRAINT pk_search_backfill PRIMARY KEY (is_only),
+    CONSTRAINT ck_search_backfill_one_row CHECK (is_only)
+);
+
+CREATE FUNCTION public.search_programme_facet(programme text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN '/p' || left(md5(public.search_fold(normalize(programme, NFC))), 16);
+
+CREATE FUNCTION public.search_day(day date) RETURNS date
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN least(greatest(day, date '1880-01-01'), date '2199-12-31');
+COMMENT ON FUNCTION public.search_day(date) IS 'A day as the filters know it: none before sound was recorded.';
+
+-- Words as they stand (folded, with their places), their stems behind `~`, and behind `/` what filters ask for:
+-- broadcaster, programme, model, decade, year and month, and in which window of segment ids the row lies.
+CREATE FUNCTION public.search_document(content text, facets text[], OUT doc tsvector, OUT pairs integer[])
+    LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    WITH words AS MATERIALIZED (
+        SELECT row_number() OVER (ORDER BY t.place) AS place, t.word, public.search_fold(t.word) AS folded
+        FROM public.search_tokens(content) t
+        WHERE public.search_fold(t.word) <> '' ORDER BY t.place LIMIT 2000
+    ), joined AS (
+        SELECT w.folded, w.place, lead(w.folded) OVER (ORDER BY w.place) AS next,
+               coalesce(l.stems, ts_lexize('public.fonoteca_stemmer', w.folded)) AS stems
+        FROM words w
+        LEFT JOIN public.search_lexicon l ON l.form = lower(w.word COLLATE "pg_c_utf8")
+    )
+    SELECT (coalesce(string_agg(j.folded || ':' || j.place || ' ~' || array_to_string(j.stems, ' ~'), ' '), '')
+            || ' ' || array_to_string(facets, ' '))::tsvector,
+           coalesce(array_agg(public.search_pair(j.folded, j.next)) FILTER (WHERE j.next IS NOT NULL), '{}')
+    FROM joined j;
+END;
+
+CREATE FUNCTION public.search_index(segment_ids bigint[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+AS $$
+BEGIN
+    WITH indexed AS (
+        INSERT INTO public.search_segments AS i (segment_id, broadcaster_id, recording_id, said_on, doc, pairs)
+        SELECT s.id, s.broadcaster_id, s.recording_id, d.said_on, x.doc, x.pairs
+        FROM public.segments s
+        JOIN public.transcripts t ON t.id = s.transcript_id AND t.is_current
+        JOIN public.recordings r ON r.id = s.recording_id
+        CROSS JOIN LATERAL (SELECT coalesce(r.broadcast_on,
+                                            (coalesce(r.received_at, r.created_at) AT TIME ZONE 'UTC')::date)) d (said_on)
+        CROSS JOIN LATERAL (SELECT public.search_day(d.said_on)) f (day)
+        CROSS JOIN LATERAL public.search_document(s.text, ARRAY[
+            '/b' || s.broadcaster_id, '/m' || t.model_id, public.search_programme_facet(r.programme),
+            '/c' || to_char(f.day, 'YYYY')::integer / 10, '/y' || to_char(f.day, 'YYYY'), '/d' || to_char(f.day, 'YYYYMM'),
+            '/w' || (s.id >> 12), '/v' || (s.id >> 15), '/u' || (s.id >> 18), '/t' || (s.id >> 21)]) x
+        WHERE s.id = ANY (segment_ids) AND s.state = 'done' AND s.text <> ''
+        ORDER BY s.id
+        ON CONFLICT (segment_id) DO UPDATE
+            SET said_on = excluded.said_on, doc = excluded.doc, pairs = excluded.pairs
+        RETURNING i.doc
+    )
+    INSERT INTO public.search_new_words (word)
+    SELECT DISTINCT u.lexeme FROM indexed x CROSS JOIN LATERAL unnest(x.doc) u
+    WHERE left(u.lexeme, 1) NOT IN ('~', '/')
+      AND NOT EXISTS (SELECT FROM public.search_words w WHERE w.word = u.lexeme COLLATE "C")
+      AND NOT EXISTS (SELECT FROM public.search_new_words w WHERE w.word = u.lexeme COLLATE "C");
+END $$;
+COMMENT ON FUNCTION public.search_index(bigint[]) IS
+    'Indexes those of the given segments that have a text and belong to a current transcript; anew where they were.';
+
+CREATE FUNCTION public.search_follow_segment() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NEW.text IS NULL OR NEW.text = '' THEN
+        DELETE FROM public.search_segments WHERE segment_id = NEW.id;
+    ELSE
+        PERFORM public.search_index(ARRAY[NEW.id]);
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION public.search_follow_transcript() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NEW.is_current THEN
+        PERFORM public.search_index(ARRAY(SELECT id FROM public.segments WHERE transcript_id = NEW.id AND state = 'done'));
+    ELSE
+        DELETE FROM public.search_segments
+        WHERE segment_id IN (SELECT id FROM public.segments WHERE transcript_id = NEW.id);
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION public.search_follow_recording() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM public.search_index(ARRAY(
+        SELECT s.id FROM public.transcripts t JOIN public.segments s ON s.transcript_id = t.id
+        WHERE t.recording_id = NEW.id AND t.is_current AND s.state = 'done'));
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER search_follow_new AFTER INSERT ON public.segments
+    FOR EACH ROW WHEN (NEW.text IS NOT NULL) EXECUTE FUNCTION public.search_follow_segment();
+CREATE TRIGGER search_follow_text AFTER UPDATE OF text ON public.segments
+    FOR EACH ROW WHEN (OLD.text IS DISTINCT FROM NEW.text) EXECUTE FUNCTION public.search_follow_segment();
+CREATE TRIGGER search_follow_current AFTER UPDATE OF is_current ON public.transcripts
+    FOR EACH ROW WHEN (OLD.is_current IS DISTINCT FROM NEW.is_current)
+    EXECUTE FUNCTION public.search_follow_transcript();
+CREATE TRIGGER search_follow_programme AFTER UPDATE OF programme, broadcast_on ON public.recordings
+    FOR EACH ROW WHEN (OLD.programme IS DISTINCT FROM NEW.programme OR OLD.broadcast_on IS DISTINCT FROM NEW.broadcast_on)
+    EXECUTE FUNCTION public.search_follow_recording();
+
+-- what was stored before this migration is indexed in steps by the sweep, newest first
+INSERT INTO public.search_backfill (below_segment_id) SELECT coalesce(max(id) + 1, 0) FROM public.segments;
