@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from db.schema import SAMPLE_RATE_HZ
+from db.segment_counts import COUNTS_SQL
 from db.states import RECORDING_FINISHED, Priority, RecordingState, SegmentState
 
 MAX_NAME_CHARS = 1024
@@ -286,14 +287,10 @@ def _replay(
 
 # --- reading ---------------------------------------------------------------------------------------------
 
-_SEGMENT_COUNTS = ", ".join(
-    f"count(*) FILTER (WHERE s.state = '{state.value}') AS {state.value}" for state in SegmentState
-)
-
 _BATCHES_SQL = f"""
     SELECT b.id, b.name, b.priority, b.created_at,
            r.counts AS recording_counts, r.total, s.pending, s.running, s.done, s.failed,
-           s.transcribed_samples, s.failed_samples + g.failed_samples AS failed_samples, g.no_speech_samples
+           s.transcribed_samples, s.failed_samples, s.no_speech_samples
     FROM (SELECT * FROM batches
           WHERE broadcaster_id = :broadcaster_id AND {{condition}}
           ORDER BY id DESC LIMIT :limit) b
@@ -302,20 +299,14 @@ _BATCHES_SQL = f"""
         FROM (SELECT state, count(*) AS n, sum(duration_samples) AS total
               FROM recordings WHERE batch_id = b.id GROUP BY state) n) r
     CROSS JOIN LATERAL (
-        SELECT {_SEGMENT_COUNTS},
-               coalesce(sum(s.end_sample - s.start_sample) FILTER (WHERE s.state = 'done'), 0)
-                   AS transcribed_samples,
-               coalesce(sum(s.end_sample - s.start_sample) FILTER (WHERE s.state = 'failed'), 0)
-                   AS failed_samples
+        SELECT coalesce(sum(n.pending), 0) AS pending, coalesce(sum(n.running), 0) AS running,
+               coalesce(sum(n.done), 0) AS done, coalesce(sum(n.failed), 0) AS failed,
+               coalesce(sum(n.transcribed_samples), 0) AS transcribed_samples,
+               coalesce(sum(n.no_speech_samples), 0) AS no_speech_samples,
+               coalesce(sum(n.failed_samples), 0) AS failed_samples
         FROM recordings c JOIN transcripts t ON t.recording_id = c.id AND t.is_current
-        JOIN segments s ON s.transcript_id = t.id WHERE c.batch_id = b.id) s
-    CROSS JOIN LATERAL (
-        SELECT coalesce(sum(g.end_sample - g.start_sample) FILTER (WHERE g.kind = 'no_speech'), 0)
-                   AS no_speech_samples,
-               coalesce(sum(g.end_sample - g.start_sample) FILTER (WHERE g.kind = 'failed'), 0)
-                   AS failed_samples
-        FROM recordings c JOIN transcripts t ON t.recording_id = c.id AND t.is_current
-        JOIN gaps g ON g.transcript_id = t.id WHERE c.batch_id = b.id) g
+        CROSS JOIN LATERAL ({COUNTS_SQL}) n
+        WHERE c.batch_id = b.id) s
     ORDER BY b.id DESC
 """
 
@@ -331,7 +322,7 @@ def _batch(row: Any) -> Batch:
         priority=Priority(row.priority),
         created_at=row.created_at,
         recording_counts={state.value: row.recording_counts.get(state.value, 0) for state in RecordingState},
-        segment_counts={state.value: getattr(row, state.value) for state in SegmentState},
+        segment_counts={state.value: int(getattr(row, state.value) or 0) for state in SegmentState},
         audio_s=Seconds(
             total=_seconds(row.total),
             transcribed=_seconds(row.transcribed_samples),
@@ -382,7 +373,7 @@ _RECORDINGS_SQL = f"""
     JOIN batches b ON b.id = r.batch_id
     LEFT JOIN uploads u ON u.recording_id = r.id
     LEFT JOIN transcripts t ON t.recording_id = r.id AND t.is_current
-    CROSS JOIN LATERAL (SELECT {_SEGMENT_COUNTS} FROM segments s WHERE s.transcript_id = t.id) s
+    LEFT JOIN LATERAL ({COUNTS_SQL}) s ON true
     ORDER BY r.id {{order}}
 """
 
@@ -404,7 +395,7 @@ def _recording(row: Any) -> Recording:
         failure_reason=row.failure_reason,
         upload_id=row.upload_id,
         upload_offset_bytes=row.upload_offset_bytes,
-        segment_counts={state.value: getattr(row, state.value) for state in SegmentState},
+        segment_counts={state.value: int(getattr(row, state.value) or 0) for state in SegmentState},
         coverage=None
         if row.transcript_finished_at is None
         else Coverage(

@@ -45,7 +45,11 @@ def finish_transcripts(connection: Connection, transcript_ids: Iterable[uuid.UUI
 
 
 def _sum_up(connection: Connection, recording_id: uuid.UUID, transcript_id: uuid.UUID) -> Any:
-    """Sum a transcript's seconds by kind and make it the current one; the row of sums."""
+    """Sum a transcript's segments and seconds by kind and make it the current one; the row of sums.
+
+    Readers trust the sums from then on (`db/segment_counts.py`): who opens a segment again must take back
+    `finished_at` as well.
+    """
     connection.execute(
         text(
             "UPDATE transcripts SET is_current = false "
@@ -58,8 +62,11 @@ def _sum_up(connection: Connection, recording_id: uuid.UUID, transcript_id: uuid
             """
             UPDATE transcripts t
             SET transcribed_samples = s.done, no_speech_samples = g.no_speech,
-                failed_samples = s.failed + g.failed, finished_at = now(), is_current = true
+                failed_samples = s.failed + g.failed, done_segments = s.n_done, failed_segments = s.n_failed,
+                finished_at = now(), is_current = true
             FROM (SELECT count(*) AS segments,
+                         count(*) FILTER (WHERE state = 'done') AS n_done,
+                         count(*) FILTER (WHERE state = 'failed') AS n_failed,
                          coalesce(sum(end_sample - start_sample) FILTER (WHERE state = 'done'), 0) AS done,
                          coalesce(sum(end_sample - start_sample) FILTER (WHERE state = 'failed'), 0) AS failed
                   FROM segments WHERE transcript_id = :id) s,

@@ -247,6 +247,12 @@ class Transcript(Base):
         Index("ix_transcripts_begun", "model_id", postgresql_where=sql("finished_at IS NULL")),
         # a night's production is found through it: segments have no index on time, they are too many
         Index("ix_transcripts_finished_at", "finished_at", postgresql_where=sql("finished_at IS NOT NULL")),
+        # finished before segment counts were stored: empty once the sweep has counted them
+        Index(
+            "ix_transcripts_uncounted",
+            "id",
+            postgresql_where=sql("finished_at IS NOT NULL AND done_segments IS NULL"),
+        ),
     )
 
     id: Mapped[uuid.UUID] = uuid_key()

@@ -14,6 +14,7 @@ from db.connect import transaction
 from db.evaluation_runs import find_open_runs
 from db.queue import count_waiting, take_back_dead_claims
 from db.search import index_older, merge_new_words
+from db.segment_counts import fill_counts
 from db.settings import Settings
 from db.uploads import expire_uploads, find_orphans
 from workers.queue import GPU_QUEUE, MEDIA_QUEUE, wake_evaluate, wake_split, wake_transcribe
@@ -22,6 +23,9 @@ log = structlog.get_logger(__name__)
 
 BACKFILL_SEGMENTS = 5_000
 """Segments of before the search that one sweep indexes: some seconds of one core."""
+
+COUNTS_PER_SWEEP = 500
+"""Transcripts of before segment counts were stored that one sweep counts: a fraction of a second."""
 
 
 def sweep(engine: Engine, settings: Settings) -> None:
@@ -40,6 +44,8 @@ def sweep(engine: Engine, settings: Settings) -> None:
         merge_new_words(tx.connection)
     with transaction(engine) as tx:
         index_older(tx.connection, BACKFILL_SEGMENTS)
+    with transaction(engine) as tx:
+        fill_counts(tx.connection, limit=COUNTS_PER_SWEEP)
     with engine.connect() as connection:
         waiting = count_waiting(connection, cap=1)
         open_runs = find_open_runs(connection)

@@ -43,6 +43,13 @@ def upgrade() -> None:
     op.add_column("recordings", sa.Column("timecode_offset_ms", sa.BigInteger(), nullable=True))
     op.add_column("transcripts", sa.Column("done_segments", sa.Integer(), nullable=True))
     op.add_column("transcripts", sa.Column("failed_segments", sa.Integer(), nullable=True))
+    # one entry for each recording finished so far: made in the time that it takes to read transcripts once
+    op.create_index(
+        "ix_transcripts_uncounted",
+        "transcripts",
+        ["id"],
+        postgresql_where=sa.text("finished_at IS NOT NULL AND done_segments IS NULL"),
+    )
     op.create_table(
         "sql_users",
         sa.Column("role_name", sa.Text(), nullable=False),
@@ -67,6 +74,7 @@ def downgrade() -> None:
     op.execute(DROP)
     op.execute("ALTER TABLE segments DROP CONSTRAINT ck_segments_text_is_nfc")
     op.drop_table("sql_users")
+    op.drop_index("ix_transcripts_uncounted", table_name="transcripts")
     op.drop_column("transcripts", "failed_segments")
     op.drop_column("transcripts", "done_segments")
     op.drop_column("recordings", "timecode_offset_ms")
