@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Query, Response
 from sqlalchemy import Connection
 
 from api.auth import Caller
+from api.export.timecode import parse_offset
 from api.parts import UsesParts
 from api.problems import BatchNotFound, Problem
 from api.schemas import (
@@ -74,7 +75,13 @@ def create_batch(
     check_sizes(body, parts.settings.max_upload_bytes)
     announced = [
         batches.NewRecording(
-            item.name, item.size_bytes, item.sha256, item.programme, item.programme_kind, item.broadcast_on
+            item.name,
+            item.size_bytes,
+            item.sha256,
+            item.programme,
+            item.programme_kind,
+            item.broadcast_on,
+            None if item.timecode_offset is None else parse_offset(item.timecode_offset),
         )
         for item in body.recordings
     ]

@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse
 from starlette.templating import Jinja2Templates
 
 from api.auth import SESSION_COOKIE, identify
-from api.export import clock
+from api.export.timecode import clock
 from api.parts import UsesParts
 from api.problems import Problem, RecordingNotFound, UnknownApiKey, known_problems
 from db.batches import find_recording, list_newest_recordings

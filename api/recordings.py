@@ -10,8 +10,12 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Response
 from starlette.responses import JSONResponse
 
-from api import export
 from api.auth import Caller
+from api.export.ctm import render_ctm
+from api.export.subtitles import render_srt, render_vtt
+from api.export.text import render_txt
+from api.export.timecode import BadTimecodeOffset, parse_offset
+from api.export.ttml import render_ttml
 from api.parts import Parts, UsesParts
 from api.problems import Problem, RecordingNotFound
 from api.schemas import Recording, Transcript
@@ -27,6 +31,10 @@ class TranscriptNotReady(Problem):
     status, code, title = 409, "transcript_not_ready", "There is no transcript yet"
 
 
+class TimecodeOffsetUnreadable(Problem):
+    status, code, title = 422, "timecode_offset_unreadable", "The timecode offset is not a time"
+
+
 class TranscriptFormat(StrEnum):
     """How a transcript is written."""
 
@@ -34,12 +42,16 @@ class TranscriptFormat(StrEnum):
     TXT = "txt"
     SRT = "srt"
     VTT = "vtt"
+    TTML = "ttml"
+    CTM = "ctm"
 
 
 RENDERERS = {
-    TranscriptFormat.TXT: (export.render_txt, "text/plain; charset=utf-8"),
-    TranscriptFormat.SRT: (export.render_srt, "application/x-subrip; charset=utf-8"),
-    TranscriptFormat.VTT: (export.render_vtt, "text/vtt; charset=utf-8"),
+    TranscriptFormat.TXT: (render_txt, "text/plain; charset=utf-8"),
+    TranscriptFormat.SRT: (render_srt, "application/x-subrip; charset=utf-8"),
+    TranscriptFormat.VTT: (render_vtt, "text/vtt; charset=utf-8"),
+    TranscriptFormat.TTML: (render_ttml, "application/ttml+xml; charset=utf-8"),
+    TranscriptFormat.CTM: (render_ctm, "text/plain; charset=utf-8"),
 }
 
 
@@ -78,11 +90,30 @@ def read_finished_transcript(parts: Parts, broadcaster_id: int, recording_id: uu
     )
 
 
+def requested_offset(written: str | None) -> int | None:
+    """The timecode offset that a request asks for, in milliseconds.
+
+    Raises:
+        TimecodeOffsetUnreadable: it is none.
+    """
+    try:
+        return None if written is None else parse_offset(written)
+    except BadTimecodeOffset as error:
+        raise TimecodeOffsetUnreadable(str(error)) from error
+
+
 @router.get(
     "/{recording_id}/transcript",
     response_model=Transcript,
     responses={
-        200: {"content": {"text/plain": {}, "application/x-subrip": {}, "text/vtt": {}}},
+        200: {
+            "content": {
+                "text/plain": {},
+                "application/x-subrip": {},
+                "text/vtt": {},
+                "application/ttml+xml": {},
+            }
+        },
         409: {"description": "No transcript yet, or the recording failed"},
     },
 )
@@ -91,9 +122,17 @@ def get_transcript(
     caller: Caller,
     parts: UsesParts,
     format: Annotated[TranscriptFormat, Query()] = TranscriptFormat.JSON,  # noqa: A002 - the query's name
+    timecode_offset: Annotated[
+        str | None,
+        Query(description="HH:MM:SS[.mmm] or 0: count times from it instead of the recording's own offset."),
+    ] = None,
 ) -> Response:
-    """A recording's current transcript: as JSON with everything known about it, as text, or as subtitles."""
+    """A recording's current transcript: as JSON with everything known about it, as text, as subtitles (SRT, WebVTT,
+    EBU-TT-D), or as CTM for scoring."""
+    offset_ms = requested_offset(timecode_offset)
     transcript = read_finished_transcript(parts, caller.id, recording_id)
+    if offset_ms is None:
+        offset_ms = transcript.timecode_offset_ms or 0
     # the file name in both forms of RFC 6266: plain for old clients, UTF-8 for names such as "Día a día"
     stem = transcript.recording.rsplit("/", 1)[-1].rsplit(".", 1)[0] or "transcript"
     name = f"{stem}.{format.value}"
@@ -102,4 +141,4 @@ def get_transcript(
     if format is TranscriptFormat.JSON:
         return JSONResponse(Transcript.of(transcript).model_dump(mode="json"), headers=headers)
     render, media_type = RENDERERS[format]
-    return Response(render(transcript), media_type=media_type, headers=headers)
+    return Response(render(transcript, offset_ms), media_type=media_type, headers=headers)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from api.export.timecode import clock, parse_offset
 from db import batches as rows
 from db import corrections, transcripts
 from db.correction_draws import MAX_DRAWN
@@ -41,6 +42,13 @@ def iso_date(value: object) -> object:
 IsoDate = Annotated[dt.date, BeforeValidator(iso_date)]
 
 
+def timecode(value: str | None) -> str | None:
+    """Refuse what is not a timecode offset."""
+    if value is not None:
+        parse_offset(value)
+    return value
+
+
 class Out(BaseModel):
     """Read from the dataclasses of `db`."""
 
@@ -60,6 +68,11 @@ class RecordingIn(BaseModel):
         Label | None, Field(description="Radio, television, interview ...: quality is watched by it.")
     ] = None
     broadcast_on: Annotated[IsoDate | None, Field(description="Day of the first broadcast.")] = None
+    timecode_offset: Annotated[
+        str | None,
+        AfterValidator(timecode),
+        Field(description="What the clock showed at the first moment: `10:00:00` or `10:00:00.040`."),
+    ] = None
 
 
 class BatchIn(BaseModel):
@@ -124,6 +137,8 @@ class Recording(Out):
     programme: str | None
     programme_kind: str | None
     broadcast_on: dt.date | None
+    timecode_offset: str | None
+    """HH:MM:SS.mmm: what the clock showed at the first moment; null where nobody said it."""
     state: RecordingState
     size_bytes: int
     sha256: str | None
@@ -145,6 +160,7 @@ class Recording(Out):
         if row.upload_id is not None and row.upload_offset_bytes is not None:
             upload = UploadState(url=upload_url(row.upload_id), offset_bytes=row.upload_offset_bytes)
         values = {name: getattr(row, name) for name in cls.model_fields if hasattr(row, name)}
+        values |= {"timecode_offset": offset_text(row.timecode_offset_ms)}
         return cls.model_validate(values | {"failure": failure, "upload": upload})
 
 
@@ -204,6 +220,8 @@ class Transcript(Out):
     splitter_version: str
     code_version: str
     duration_s: float
+    timecode_offset: str | None
+    """HH:MM:SS.mmm: what the clock showed at the first moment. All `_s` count from that moment."""
     transcribed_s: float | None
     no_speech_s: float | None
     failed_s: float | None
@@ -214,7 +232,8 @@ class Transcript(Out):
     @classmethod
     def of(cls, transcript: transcripts.Transcript) -> Self:
         """From what `db.transcripts` reads."""
-        return cls.model_validate(transcript)
+        values = {name: getattr(transcript, name) for name in cls.model_fields if hasattr(transcript, name)}
+        return cls.model_validate(values | {"timecode_offset": offset_text(transcript.timecode_offset_ms)})
 
 
 class DrawIn(BaseModel):
@@ -316,6 +335,11 @@ class SegmentToCorrect(Out):
 class SegmentPage(BaseModel):
     items: list[SegmentToCorrect]
     next: int | None
+
+
+def offset_text(offset_ms: int | None) -> str | None:
+    """A timecode offset as it is shown."""
+    return None if offset_ms is None else clock(offset_ms)
 
 
 def upload_url(upload_id: uuid.UUID) -> str:

@@ -26,6 +26,7 @@ class RecordingFacts(TypedDict, total=False):
     programme: str
     programme_kind: str
     broadcast_on: str
+    timecode_offset: str
 
 
 class NewRecording(RecordingFacts):
@@ -61,6 +62,7 @@ class Recording(TypedDict):
     programme: str | None
     programme_kind: str | None
     broadcast_on: str | None
+    timecode_offset: str | None
     state: str
     size_bytes: int
     sha256: str | None

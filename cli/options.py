@@ -21,3 +21,15 @@ JsonOption = Annotated[
     bool,
     typer.Option("--json", help="Print one JSON document on stdout, and everything else on stderr."),
 ]
+
+
+def checked_offset(written: str | None) -> str | None:
+    """A timecode offset as it was given, refused at once where it is none."""
+    from api.export.timecode import BadTimecodeOffset, parse_offset
+
+    if written is not None:
+        try:
+            parse_offset(written)
+        except BadTimecodeOffset as error:
+            raise typer.BadParameter(str(error)) from error
+    return written

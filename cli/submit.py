@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.errors import INTERRUPTED, CliError
-from cli.options import JsonOption, ServerOption
+from cli.options import JsonOption, ServerOption, checked_offset
 from cli.output import Output, count_text, note, printable, size_text
 from db.states import Priority, RecordingState
 
@@ -65,6 +65,16 @@ def submit(
         datetime | None,
         typer.Option(
             "--broadcast-on", formats=["%Y-%m-%d"], help="Day of the first broadcast.", show_default=False
+        ),
+    ] = None,
+    timecode_offset: Annotated[
+        str | None,
+        typer.Option(
+            "--timecode-offset",
+            metavar="HH:MM:SS[.mmm]",
+            help="What the clock showed at the first moment of every recording: subtitles count from it.",
+            show_default=False,
+            callback=checked_offset,
         ),
     ] = None,
     priority: Annotated[Priority, typer.Option("--priority", help="Class in the queue.")] = Priority.NORMAL,
@@ -112,6 +122,8 @@ def submit(
                 facts["programme_kind"] = programme_kind
             if broadcast_on is not None:
                 facts["broadcast_on"] = broadcast_on.date().isoformat()
+            if timecode_offset is not None:
+                facts["timecode_offset"] = timecode_offset
             batch, is_replay = make_batch(client, files, name or batch_name(paths), facts, priority)
             failures = send_media(client, batch, files, output, is_replay=is_replay, patience_s=retry_s)
             if failures:
@@ -210,8 +222,8 @@ def make_batch(
             raise
         raise CliError(
             f"a batch {name!r} with these files exists already, with another --programme, --programme-kind, "
-            "--broadcast-on or --priority: give the same ones to continue it, or another --name to submit the files "
-            "again"
+            "--broadcast-on, --timecode-offset or --priority: give the same ones to continue it, or another --name to "
+            "submit the files again"
         ) from problem
 
 

@@ -22,6 +22,8 @@ class TextFormat(StrEnum):
     TXT = "txt"
     SRT = "srt"
     VTT = "vtt"
+    TTML = "ttml"
+    CTM = "ctm"
     JSON = "json"
 
 
@@ -73,15 +75,20 @@ def transcribe(
 
 def render(transcript: Transcript, text_format: TextFormat) -> str:
     """The transcript as the API writes it."""
-    from api import export
+    from api.export.ctm import render_ctm
+    from api.export.subtitles import render_srt, render_vtt
+    from api.export.text import render_txt
+    from api.export.ttml import render_ttml
     from api.schemas import Transcript as Document
 
     if text_format is TextFormat.JSON:
         return Document.of(transcript).model_dump_json(indent=2)
     writers = {
-        TextFormat.TXT: export.render_txt,
-        TextFormat.SRT: export.render_srt,
-        TextFormat.VTT: export.render_vtt,
+        TextFormat.TXT: render_txt,
+        TextFormat.SRT: render_srt,
+        TextFormat.VTT: render_vtt,
+        TextFormat.TTML: render_ttml,
+        TextFormat.CTM: render_ctm,
     }
     return writers[text_format](transcript)
 

@@ -58,6 +58,8 @@ class NewRecording:
     """Radio, television, interview ...: what kind of programme it is."""
     broadcast_on: dt.date | None = None
     """Day of the first broadcast."""
+    timecode_offset_ms: int | None = None
+    """What the clock showed at the recording's first sample: 36,000,000 for 10:00:00."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ class Recording:
     programme: str | None
     programme_kind: str | None
     broadcast_on: dt.date | None
+    timecode_offset_ms: int | None
+    """What the clock showed at the first sample; None where nobody said it."""
     state: RecordingState
     size_bytes: int
     sha256: str | None
@@ -195,6 +199,8 @@ def _digested(recording: NewRecording) -> dict[str, Any]:
         del content["broadcast_on"]
     else:
         content["broadcast_on"] = recording.broadcast_on.isoformat()
+    if recording.timecode_offset_ms is None:
+        del content["timecode_offset_ms"]
     return content
 
 
@@ -242,13 +248,14 @@ def create_batch(
         text(
             """
             INSERT INTO recordings (broadcaster_id, batch_id, name, programme, programme_kind, broadcast_on,
-                                    priority, size_bytes, sha256)
-            SELECT :broadcaster_id, :batch_id, r.name, r.programme, r.programme_kind, r.broadcast_on, :priority,
-                   r.size_bytes, decode(r.sha256, 'hex')
+                                    timecode_offset_ms, priority, size_bytes, sha256)
+            SELECT :broadcaster_id, :batch_id, r.name, r.programme, r.programme_kind, r.broadcast_on,
+                   r.timecode_offset_ms, :priority, r.size_bytes, decode(r.sha256, 'hex')
             FROM unnest(CAST(:names AS text[]), CAST(:programmes AS text[]), CAST(:kinds AS text[]),
-                        CAST(:broadcast_on AS date[]), CAST(:sizes AS bigint[]), CAST(:sha256s AS text[]))
+                        CAST(:broadcast_on AS date[]), CAST(:timecode_offsets_ms AS bigint[]),
+                        CAST(:sizes AS bigint[]), CAST(:sha256s AS text[]))
                  WITH ORDINALITY
-                 AS r(name, programme, programme_kind, broadcast_on, size_bytes, sha256, ordinal)
+                 AS r(name, programme, programme_kind, broadcast_on, timecode_offset_ms, size_bytes, sha256, ordinal)
             ORDER BY r.ordinal
             """
         ),
@@ -260,6 +267,7 @@ def create_batch(
             "programmes": [recording.programme for recording in recordings],
             "kinds": [recording.programme_kind for recording in recordings],
             "broadcast_on": [recording.broadcast_on for recording in recordings],
+            "timecode_offsets_ms": [recording.timecode_offset_ms for recording in recordings],
             "sizes": [recording.size_bytes for recording in recordings],
             "sha256s": [recording.sha256 for recording in recordings],
         },
@@ -364,9 +372,9 @@ def batch_exists(connection: Connection, broadcaster_id: int, batch_id: uuid.UUI
 
 _RECORDINGS_SQL = f"""
     SELECT r.id, r.batch_id, b.name AS batch_name, r.name, r.programme, r.programme_kind, r.broadcast_on,
-           r.state, r.size_bytes, encode(r.sha256, 'hex') AS sha256, r.duration_samples, r.failure_code,
-           r.failure_reason, u.id AS upload_id, u.offset_bytes AS upload_offset_bytes, s.pending, s.running, s.done,
-           s.failed, t.finished_at AS transcript_finished_at, t.transcribed_samples, t.no_speech_samples,
+           r.timecode_offset_ms, r.state, r.size_bytes, encode(r.sha256, 'hex') AS sha256, r.duration_samples,
+           r.failure_code, r.failure_reason, u.id AS upload_id, u.offset_bytes AS upload_offset_bytes, s.pending,
+           s.running, s.done, s.failed, t.finished_at AS transcript_finished_at, t.transcribed_samples, t.no_speech_samples,
            t.failed_samples, r.created_at, r.received_at, r.finished_at
     FROM (SELECT * FROM recordings WHERE broadcaster_id = :broadcaster_id AND {{condition}}
           ORDER BY id {{order}} LIMIT :limit) r
@@ -387,6 +395,7 @@ def _recording(row: Any) -> Recording:
         programme=row.programme,
         programme_kind=row.programme_kind,
         broadcast_on=row.broadcast_on,
+        timecode_offset_ms=row.timecode_offset_ms,
         state=RecordingState(row.state),
         size_bytes=row.size_bytes,
         sha256=row.sha256,

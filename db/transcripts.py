@@ -77,6 +77,8 @@ class Transcript:
     finished_at: dt.datetime | None
     segments: tuple[Segment, ...]
     gaps: tuple[Gap, ...]
+    timecode_offset_ms: int | None = None
+    """What the clock showed at the recording's first sample."""
 
     @property
     def notice(self) -> str | None:
@@ -97,7 +99,8 @@ def find_transcript(
             """
             SELECT t.id, r.name AS recording, m.name AS model, m.is_demo, m.weights_sha256, t.prompt,
                    t.decode_settings, t.splitter_version, t.code_version, t.duration_samples,
-                   t.transcribed_samples, t.no_speech_samples, t.failed_samples, t.finished_at
+                   t.transcribed_samples, t.no_speech_samples, t.failed_samples, t.finished_at,
+                   r.timecode_offset_ms
             FROM transcripts t
             JOIN recordings r ON r.id = t.recording_id
             LEFT JOIN models m ON m.id = t.model_id
@@ -137,6 +140,7 @@ def find_transcript(
         no_speech_s=_seconds(head.no_speech_samples) if finished else None,
         failed_s=_seconds(head.failed_samples) if finished else None,
         finished_at=head.finished_at,
+        timecode_offset_ms=head.timecode_offset_ms,
         segments=tuple(
             Segment(
                 index=row.position,

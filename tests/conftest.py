@@ -301,8 +301,8 @@ def make_recording(engine: Engine, request: pytest.FixtureRequest, owner: Owner)
     """`make_recording(...)`: a recording in a batch of its own, `received` with its media in the store.
 
     Keywords: `media` (its bytes, or the path of a file), `name`, `programme`, `programme_kind`, `broadcast_on`,
-    `priority`, `owner` (default: the fixture `owner`), `received=False` to leave it awaiting its media,
-    `announce_sha256=False` for a submitter that sends no digest.
+    `timecode_offset_ms`, `priority`, `owner` (default: the fixture `owner`), `received=False` to leave it
+    awaiting its media, `announce_sha256=False` for a submitter that sends no digest.
     """
 
     def make(
@@ -312,6 +312,7 @@ def make_recording(engine: Engine, request: pytest.FixtureRequest, owner: Owner)
         programme: str | None = None,
         programme_kind: str | None = None,
         broadcast_on: dt.date | None = None,
+        timecode_offset_ms: int | None = None,
         priority: Priority = Priority.NORMAL,
         owner: Owner = owner,
         received: bool = True,
@@ -327,6 +328,7 @@ def make_recording(engine: Engine, request: pytest.FixtureRequest, owner: Owner)
             programme,
             programme_kind,
             broadcast_on,
+            timecode_offset_ms,
         )
         with transaction(engine) as tx:
             batch = create_batch(
