@@ -374,8 +374,8 @@ _RECORDINGS_SQL = f"""
     SELECT r.id, r.batch_id, b.name AS batch_name, r.name, r.programme, r.programme_kind, r.broadcast_on,
            r.timecode_offset_ms, r.state, r.size_bytes, encode(r.sha256, 'hex') AS sha256, r.duration_samples,
            r.failure_code, r.failure_reason, u.id AS upload_id, u.offset_bytes AS upload_offset_bytes, s.pending,
-           s.running, s.done, s.failed, t.finished_at AS transcript_finished_at, t.transcribed_samples, t.no_speech_samples,
-           t.failed_samples, r.created_at, r.received_at, r.finished_at
+           s.running, s.done, s.failed, t.finished_at AS transcript_finished_at, t.transcribed_samples,
+           t.no_speech_samples, t.failed_samples, r.created_at, r.received_at, r.finished_at
     FROM (SELECT * FROM recordings WHERE broadcaster_id = :broadcaster_id AND {{condition}}
           ORDER BY id {{order}} LIMIT :limit) r
     JOIN batches b ON b.id = r.batch_id
