@@ -77,6 +77,8 @@ class SqlUser(Base):
     broadcaster_id: Mapped[int | None] = mapped_column(ForeignKey("broadcasters.id"))
     label: Mapped[str]
     created_at: Mapped[dt.datetime] = now_by_default()
+    statement_timeout_s: Mapped[int] = mapped_column(server_default=sql("30"))
+    """Longest query; kept here because a role may change its own settings."""
 
 
 Table(

@@ -4,7 +4,7 @@ DROP VIEW archive.quality_alerts, archive.quality_measures, archive.quality_dail
     archive.quality_runs, archive.corrections, archive.coverage, archive.models, archive.attempts, archive.words,
     archive.segments, archive.all_segments, archive.transcripts, archive.recordings, archive.batches,
     archive.broadcasters;
-DROP FUNCTION archive.version(), archive.timecode(numeric);
+DROP FUNCTION archive.version();
 
 CREATE VIEW archive.recordings AS
 SELECT r.id AS recording_id, o.name AS broadcaster, r.batch_id, b.name AS batch, r.name AS recording,
@@ -123,3 +123,31 @@ FROM public.alerts;
 COMMENT ON VIEW archive.quality_alerts IS 'Alerts: opened once, followed every night, closed with a reason.';
 
 GRANT SELECT ON ALL TABLES IN SCHEMA archive TO archive_reader;
+
+COMMENT ON FUNCTION archive.timecode(numeric) IS 'Seconds as hh:mm:ss.mmm.';
+COMMENT ON FUNCTION archive.search IS NULL;
+COMMENT ON FUNCTION archive.mentions IS NULL;
+COMMENT ON FUNCTION archive.search_count IS NULL;
+COMMENT ON TYPE archive.search_hit IS NULL;
+COMMENT ON COLUMN archive.search_hit.rank IS NULL;
+COMMENT ON COLUMN archive.search_hit.segment_id IS NULL;
+COMMENT ON COLUMN archive.search_hit.recording_id IS NULL;
+COMMENT ON COLUMN archive.search_hit.recording IS NULL;
+COMMENT ON COLUMN archive.search_hit.broadcaster IS NULL;
+COMMENT ON COLUMN archive.search_hit.programme IS NULL;
+COMMENT ON COLUMN archive.search_hit.broadcast_on IS NULL;
+COMMENT ON COLUMN archive.search_hit.start_s IS NULL;
+COMMENT ON COLUMN archive.search_hit.end_s IS NULL;
+COMMENT ON COLUMN archive.search_hit.start_timecode IS NULL;
+COMMENT ON COLUMN archive.search_hit.snippet IS NULL;
+COMMENT ON COLUMN archive.search_hit.model IS NULL;
+COMMENT ON COLUMN archive.search_hit.is_demo_model IS NULL;
+COMMENT ON COLUMN archive.search_hit.cursor IS NULL;
+COMMENT ON TYPE archive.mention IS NULL;
+COMMENT ON COLUMN archive.mention.segment_id IS NULL;
+COMMENT ON COLUMN archive.mention.recording_id IS NULL;
+COMMENT ON COLUMN archive.mention.broadcaster IS NULL;
+COMMENT ON COLUMN archive.mention.programme IS NULL;
+COMMENT ON COLUMN archive.mention.programme_kind IS NULL;
+COMMENT ON COLUMN archive.mention.broadcast_on IS NULL;
+COMMENT ON COLUMN archive.mention.said_on IS NULL;

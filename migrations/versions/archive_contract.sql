@@ -11,13 +11,6 @@ DROP VIEW archive.quality_alerts, archive.quality_measures, archive.quality_dail
 CREATE FUNCTION archive.version() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
 RETURN '1.0'::text;
 
-CREATE FUNCTION archive.timecode(seconds numeric) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN CASE WHEN seconds < 0 THEN '-' ELSE '' END
-    || CASE WHEN abs(seconds) < 36000 THEN '0' ELSE '' END || div(abs(seconds), 3600)::text
-    || ':' || lpad((div(abs(seconds), 60) % 60)::text, 2, '0')
-    || ':' || lpad((div(abs(seconds), 1) % 60)::text, 2, '0')
-    || '.' || lpad((div(abs(seconds) * 1000, 1) % 1000)::text, 3, '0');
-
 CREATE VIEW archive.broadcasters AS
 SELECT o.id AS broadcaster_id, o.name AS broadcaster, o.created_at
 FROM public.broadcasters o;

