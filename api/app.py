@@ -13,7 +13,19 @@ from pathlib import Path
 from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
-from api import audio, batches, corrections, health, metrics, pages, problems, recordings, uploads
+from api import (
+    audio,
+    batches,
+    corrections,
+    health,
+    metrics,
+    pages,
+    pages_search,
+    problems,
+    recordings,
+    search,
+    uploads,
+)
 from api.middleware import RequestMiddleware
 from api.parts import Parts
 from api.receive import OpenBodies
@@ -68,7 +80,18 @@ def create_app(
     app.state.error_page = pages.error_page
     problems.install(app)
     app.add_middleware(RequestMiddleware, metrics=app.state.metrics)
-    for module in (batches, recordings, audio, corrections, uploads, health, metrics, pages):
+    for module in (
+        batches,
+        recordings,
+        audio,
+        search,
+        corrections,
+        uploads,
+        health,
+        metrics,
+        pages,
+        pages_search,
+    ):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=STATIC_DIR), name="static")
     return app
