@@ -16,6 +16,7 @@ from typing import Any
 
 from alembic import op
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 MIGRATION_LOCK = 0x464F4E4F_4D494752  # "FONOMIGR"
 """Key of the advisory lock that a migrator holds."""
@@ -24,6 +25,8 @@ LOCK_TIMEOUT_S = 2.0
 """How long a migration waits for a lock. Queries that come after it wait behind it, so never longer than this."""
 
 TURN_POLL_S = 0.2
+LOCK_POLL_S = 0.01
+LOCK_NOT_AVAILABLE = "55P03"
 
 
 class TurnNotHad(Exception):
@@ -57,13 +60,25 @@ def migration_turn(connection: Connection, *, patience_s: float) -> Iterator[Non
 def lock_tables(first: str, *others: str) -> None:
     """Lock tables against every reader and writer, before a migration changes the first of them.
 
-    Name the table that is busiest first: it is waited for while nothing else is held. The others are had at once
-    or not at all, which fails the migration to be tried again: a migration that waited for a second table with
-    the first one in hand could close a circle with a worker's transaction, and PostgreSQL may then end the worker's.
+    Name first the table that most transactions begin with. It is waited for while nothing else is held. The others
+    are asked for again and again but never waited for, and given up within `LOCK_TIMEOUT_S`, which fails the migration
+    to be tried again: one that waited for a second table with the first in hand could close a circle with a worker's
+    transaction, and PostgreSQL may then end the worker's.
     """
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
     op.execute(f"LOCK TABLE {first} IN ACCESS EXCLUSIVE MODE")
+    connection = op.get_bind()
     for table in others:
-        op.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE NOWAIT")
+        while True:
+            try:
+                with connection.begin_nested():
+                    connection.execute(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE NOWAIT"))
+                break
+            except OperationalError as error:
+                is_taken = getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE
+                if not is_taken or time.monotonic() >= deadline:
+                    raise
+            time.sleep(LOCK_POLL_S)
 
 
 def create_index(name: str, table: str, columns: Sequence[Any], **options: Any) -> None:

@@ -16,18 +16,17 @@ from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from migrations.locks import MIGRATION_LOCK, TurnNotHad
+from migrations.locks import LOCK_NOT_AVAILABLE, MIGRATION_LOCK, TurnNotHad
 
 MIGRATIONS_DIR = Path(__file__).resolve().parent
 
 PATIENCE_S = 60.0
 """How long a migration goes on asking for locks, unless told otherwise."""
 FIRST_PAUSE_S = 0.25
-LONGEST_PAUSE_S = 5.0
+LONGEST_PAUSE_S = 2.0
 WATCH_S = 0.2
 """How often it is noted who holds the migration up."""
 
-LOCK_NOT_AVAILABLE = "55P03"
 DEADLOCK_DETECTED = "40P01"
 
 # `pg_blocking_pids` knows who is waited for; the migrators' advisory lock is asked for without waiting
@@ -177,7 +176,7 @@ def migrate(
         step = f"{done or 'base'} -> {target}"
         if time.monotonic() + pause_s > deadline:
             raise MigrationBlocked(
-                f"gave up migrating {step} after {patience_s:.0f} s, and the database stays at {done or 'base'}: "
+                f"gave up migrating {step} after {patience_s:g} s, and the database stays at {done or 'base'}: "
                 f"{reason}. Held by: {who}. Let it end, or end it with `SELECT pg_terminate_backend(pid)`, "
                 f"then migrate again, with more --patience where such work is usual"
             )

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from db.lexicon import copy_lexicon
+from migrations.locks import lock_tables
 
 revision = "0003"
 down_revision = "0002"
@@ -39,7 +40,17 @@ DROP TEXT SEARCH DICTIONARY public.fonoteca_stemmer;
 """
 
 
+def run_file(name: str) -> None:
+    """Run a file of SQL beside this one."""
+    op.execute(sa.text((FOLDER / name).read_text(encoding="utf-8").replace(":", r"\:")))
+
+
 def upgrade() -> None:
+    # what takes time comes first, while nobody waits for it
+    for name in ("search.sql", "search_functions.sql"):
+        run_file(name)
+    copy_lexicon(op.get_bind())
+    lock_tables("segments", "transcripts", "recordings", "broadcasters")
     op.add_column("recordings", sa.Column("timecode_offset_ms", sa.BigInteger(), nullable=True))
     op.add_column("transcripts", sa.Column("done_segments", sa.Integer(), nullable=True))
     op.add_column("transcripts", sa.Column("failed_segments", sa.Integer(), nullable=True))
@@ -65,12 +76,11 @@ def upgrade() -> None:
     op.execute(
         "ALTER TABLE segments ADD CONSTRAINT ck_segments_text_is_nfc CHECK (text IS NFC NORMALIZED) NOT VALID"
     )
-    for name in ("search.sql", "search_functions.sql"):
-        op.execute(sa.text((FOLDER / name).read_text(encoding="utf-8").replace(":", r"\:")))
-    copy_lexicon(op.get_bind())
+    run_file("search_triggers.sql")
 
 
 def downgrade() -> None:
+    lock_tables("segments", "transcripts", "recordings", "broadcasters")
     op.execute(DROP)
     op.execute("ALTER TABLE segments DROP CONSTRAINT ck_segments_text_is_nfc")
     op.drop_table("sql_users")

@@ -32,7 +32,7 @@ CREATE TABLE public.search_lexicon (
 
 CREATE FUNCTION public.search_stems(word text) RETURNS text[]
     LANGUAGE sql STABLE STRICT PARALLEL SAFE
-    RETURN coalesce((SELECT l.stems FROM public.search_lexicon l WHERE l.form = lower(word COLLATE "pg_c_utf8")),
+    RETURN coalesce((SELECT l.stems FROM public.search_lexicon l WHERE l.form = lower(word COLLATE "pg_c_utf8") COLLATE "C"),
                     ts_lexize('public.fonoteca_stemmer', public.search_fold(word)));
 COMMENT ON FUNCTION public.search_stems(text) IS
     'What stands for all inflected forms of a word: usually one stem; several where its accents are missing.';
@@ -52,8 +52,7 @@ CREATE TABLE public.search_segments (
     said_on date NOT NULL,
     doc tsvector NOT NULL,
     pairs integer[] NOT NULL,
-    CONSTRAINT pk_search_segments PRIMARY KEY (segment_id),
-    CONSTRAINT fk_search_segments_segment_id FOREIGN KEY (segment_id) REFERENCES public.segments (id) ON DELETE CASCADE
+    CONSTRAINT pk_search_segments PRIMARY KEY (segment_id)
 );
 -- rows of a thousand bytes stay whole in the table; frequent words and filters are known to the planner
 ALTER TABLE public.search_segments ALTER COLUMN doc SET STORAGE MAIN, ALTER COLUMN pairs SET STORAGE MAIN;
@@ -101,7 +100,7 @@ BEGIN ATOMIC
         SELECT w.folded, w.place, lead(w.folded) OVER (ORDER BY w.place) AS next,
                coalesce(l.stems, ts_lexize('public.fonoteca_stemmer', w.folded)) AS stems
         FROM words w
-        LEFT JOIN public.search_lexicon l ON l.form = lower(w.word COLLATE "pg_c_utf8")
+        LEFT JOIN public.search_lexicon l ON l.form = lower(w.word COLLATE "pg_c_utf8") COLLATE "C"
     )
     SELECT (coalesce(string_agg(j.folded || ':' || j.place || ' ~' || array_to_string(j.stems, ' ~'), ' '), '')
             || ' ' || array_to_string(facets, ' '))::tsvector,
@@ -175,17 +174,3 @@ BEGIN
         WHERE t.recording_id = NEW.id AND t.is_current AND s.state = 'done'));
     RETURN NULL;
 END $$;
-
-CREATE TRIGGER search_follow_new AFTER INSERT ON public.segments
-    FOR EACH ROW WHEN (NEW.text IS NOT NULL) EXECUTE FUNCTION public.search_follow_segment();
-CREATE TRIGGER search_follow_text AFTER UPDATE OF text ON public.segments
-    FOR EACH ROW WHEN (OLD.text IS DISTINCT FROM NEW.text) EXECUTE FUNCTION public.search_follow_segment();
-CREATE TRIGGER search_follow_current AFTER UPDATE OF is_current ON public.transcripts
-    FOR EACH ROW WHEN (OLD.is_current IS DISTINCT FROM NEW.is_current)
-    EXECUTE FUNCTION public.search_follow_transcript();
-CREATE TRIGGER search_follow_programme AFTER UPDATE OF programme, broadcast_on ON public.recordings
-    FOR EACH ROW WHEN (OLD.programme IS DISTINCT FROM NEW.programme OR OLD.broadcast_on IS DISTINCT FROM NEW.broadcast_on)
-    EXECUTE FUNCTION public.search_follow_recording();
-
--- what was stored before this migration is indexed in steps by the sweep, newest first
-INSERT INTO public.search_backfill (below_segment_id) SELECT coalesce(max(id) + 1, 0) FROM public.segments;
