@@ -75,6 +75,8 @@ class Piece:
     end_ms: int
     break_cost: float
     """Of ending a line or cue behind it."""
+    alone: bool = False
+    """Not shown in one cue with others."""
 
 
 def cut_cues(spans: Iterable[Spoken], duration_ms: int, *, notice: str = "") -> list[Cue]:
@@ -102,14 +104,17 @@ def timed_pieces(spans: Iterable[Spoken], duration_ms: int, first_ms: int) -> It
     for span, behind in each_with_next(list(spans)):
         start_ms = max(position, span.start_ms)
         end_ms = max(start_ms, span.end_ms)
+        alone = False
         if span.failed:
             end_ms = min(end_ms, start_ms + MAX_CUE_MS)
+            alone = end_ms - start_ms >= MIN_CUE_MS
         else:
             until_ms = max(end_ms, behind.start_ms if behind else duration_ms)
             end_ms = max(end_ms, min(until_ms, start_ms + len(span.text) * 1000 // SPEAKING_CHARS_PER_S))
-        yield from pieces_of(
+        for piece in pieces_of(
             span.text, start_ms, end_ms, pause_behind=behind is None or behind.start_ms > end_ms
-        )
+        ):
+            yield replace(piece, alone=alone)
         position = end_ms
 
 
@@ -143,10 +148,10 @@ def pieces_of(text: str, start_ms: int, end_ms: int, *, pause_behind: bool = Tru
 
 
 def runs(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
-    """The pieces between two pauses that no cue goes on over."""
+    """The pieces between two borders that no cue goes on over: long pauses, and what is shown alone."""
     run: list[Piece] = []
     for piece in pieces:
-        if run and piece.start_ms - run[-1].end_ms > BRIDGED_PAUSE_MS:
+        if run and (piece.start_ms - run[-1].end_ms > BRIDGED_PAUSE_MS or piece.alone != run[-1].alone):
             yield run
             run = []
         run.append(piece)
