@@ -216,6 +216,11 @@ class ApiClient:
         path = f"/v1/recordings/{quote(recording_id, safe='')}/transcript"
         return self.send("GET", path, params={"format": form}).content
 
+    def search(self, query: Mapping[str, str | int]) -> dict[str, Any]:
+        """One page of passages in which something was said; `query` as `GET /v1/search` takes it."""
+        page: dict[str, Any] = self._json(self.send("GET", "/v1/search", params=query))
+        return page
+
     def draw_segments(self, n: int) -> list[dict[str, Any]]:
         """Draw segments for correction."""
         drawn: list[dict[str, Any]] = self._json(self.send("POST", "/v1/correction-draws", json={"n": n}))[

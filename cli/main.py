@@ -24,6 +24,7 @@ COMMAND_MODULES = (
     "cli.submit",
     "cli.status",
     "cli.export",
+    "cli.search",
     "cli.corrections",
     "cli.transcribe",
     "cli.score",
