@@ -25,9 +25,11 @@ EXPECTED_ERRORS = frozenset(
         "db.baselines.BaselineRefused",
         "db.broadcasters.ApiKeyUnknown",
         "db.broadcasters.BroadcasterNameMalformed",
+        "db.broadcasters.BroadcasterUnknown",
         "db.nights.NightRefused",
         "db.nights.ZoneUnknown",
         "db.settings.SettingMissing",
+        "db.sql_users.SqlUserRefused",
         "speech.stored.CheckpointError",
         "speech.errors.MediaError",
     }

@@ -35,6 +35,7 @@ COMMAND_MODULES = (
     "cli.baseline",
     "cli.model",
     "cli.keys",
+    "cli.sql_user",
     "cli.migrate",
 )
 """Modules with a function `register(app)`; `fonoteca --help` keeps their order."""

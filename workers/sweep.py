@@ -16,6 +16,7 @@ from db.queue import count_waiting, take_back_dead_claims
 from db.search import index_older, merge_new_words
 from db.segment_counts import fill_counts
 from db.settings import Settings
+from db.sql_users import end_overlong
 from db.uploads import expire_uploads, find_orphans
 from workers.queue import GPU_QUEUE, MEDIA_QUEUE, wake_evaluate, wake_split, wake_transcribe
 
@@ -26,6 +27,9 @@ BACKFILL_SEGMENTS = 5_000
 
 COUNTS_PER_SWEEP = 500
 """Transcripts of before segment counts were stored that one sweep counts: a fraction of a second."""
+
+_told_out_of_reach: set[str] = set()
+"""SQL users of whom this process has said that their sessions are out of its reach."""
 
 
 def sweep(engine: Engine, settings: Settings) -> None:
@@ -46,6 +50,7 @@ def sweep(engine: Engine, settings: Settings) -> None:
         index_older(tx.connection, BACKFILL_SEGMENTS)
     with transaction(engine) as tx:
         fill_counts(tx.connection, limit=COUNTS_PER_SWEEP)
+    _watch_sql_users(engine)
     with engine.connect() as connection:
         waiting = count_waiting(connection, cap=1)
         open_runs = find_open_runs(connection)
@@ -56,6 +61,21 @@ def sweep(engine: Engine, settings: Settings) -> None:
     if open_runs:
         # also where messages wait: a backlog's wake-ups would keep it out for ever. It expires with the next sweep
         wake_evaluate(expires_s=settings.sweep_interval_s)
+
+
+def _watch_sql_users(engine: Engine) -> None:
+    """End queries and transactions of SQL users who switched their limits off."""
+    with transaction(engine) as tx:
+        overlong = end_overlong(tx.connection)
+    if overlong.cancelled or overlong.ended:
+        log.warning("ended overlong SQL", cancelled=overlong.cancelled, sessions_ended=overlong.ended)
+    if fresh := [role for role in overlong.out_of_reach if role not in _told_out_of_reach]:
+        _told_out_of_reach.update(fresh)
+        log.warning(
+            "cannot see or end the sessions of SQL users: GRANT pg_read_all_stats, pg_signal_backend to the role of "
+            "the services, or make the users anew as that role",
+            roles=fresh,
+        )
 
 
 def _remove_orphaned_files(engine: Engine, settings: Settings) -> None:

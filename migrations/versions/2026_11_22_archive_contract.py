@@ -93,9 +93,8 @@ EXCEPTION WHEN insufficient_privilege THEN
 END $$;
 """
 
-OWNERS_AND_GRANTS = f"""
+OWNERS_AND_GRANTS = """
 REVOKE ALL ON ALL TABLES IN SCHEMA archive FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION archive.version, {PRIVATE} FROM PUBLIC;
 GRANT SELECT ON ALL TABLES IN SCHEMA archive TO archive_reader;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA archive TO archive_reader;
 -- policies are computed with the rights of whoever asks
@@ -141,10 +140,9 @@ DO $$ DECLARE reader text; BEGIN
 END $$;
 """
 
-NO_GRANTS = f"""
+NO_GRANTS = """
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA archive FROM archive_reader;
 REVOKE EXECUTE ON FUNCTION public.visible_broadcasters FROM archive_reader, archive_owner;
-GRANT EXECUTE ON FUNCTION {PRIVATE} TO PUBLIC;
 REVOKE USAGE ON SCHEMA archive FROM archive_owner;
 COMMENT ON SCHEMA archive IS
     'What analysts query: stable views over the inner tables. Offsets are seconds from the start of the recording.';
@@ -185,6 +183,7 @@ def upgrade() -> None:
     )
     op.execute((FOLDER / "archive_contract.sql").read_text())
     op.execute((FOLDER / "archive_contract_comments.sql").read_text())
+    op.execute(f"REVOKE EXECUTE ON FUNCTION archive.version, {PRIVATE} FROM PUBLIC")
     op.execute(OWNERS_AND_GRANTS)
 
 
@@ -196,4 +195,5 @@ def downgrade() -> None:
             op.execute(unprotect(table))
     op.execute((FOLDER / "archive_before_contract.sql").read_text())
     op.execute(NO_GRANTS)
+    op.execute(f"GRANT EXECUTE ON FUNCTION {PRIVATE} TO PUBLIC")
     op.drop_column("sql_users", "statement_timeout_s")

@@ -63,8 +63,8 @@ COMMENT ON COLUMN archive.transcripts.duration_s IS 'Length of the recording in 
 COMMENT ON COLUMN archive.transcripts.transcribed_s IS 'Seconds with text; NULL until it is finished.';
 COMMENT ON COLUMN archive.transcripts.no_speech_s IS 'Seconds without speech; NULL until it is finished.';
 COMMENT ON COLUMN archive.transcripts.failed_s IS 'Seconds that could not be decoded or transcribed; NULL until it is finished.';
-COMMENT ON COLUMN archive.transcripts.n_done_segments IS 'Segments with text; NULL until it is finished, and for those finished before contract 1.0.';
-COMMENT ON COLUMN archive.transcripts.n_failed_segments IS 'Segments that failed; NULL until it is finished, and for those finished before contract 1.0.';
+COMMENT ON COLUMN archive.transcripts.n_done_segments IS 'Segments with text; NULL until it is finished, and for older transcripts until the sweep has counted them.';
+COMMENT ON COLUMN archive.transcripts.n_failed_segments IS 'Segments that failed; NULL until it is finished, and for older transcripts until the sweep has counted them.';
 COMMENT ON COLUMN archive.transcripts.created_at IS 'When it was begun.';
 COMMENT ON COLUMN archive.transcripts.finished_at IS 'When its last segment was stored; NULL before.';
 
