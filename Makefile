@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo up test lint format clean sample-archive simulate-drift ten-nights bench-engine bench-checkpoint
+.PHONY: help install demo up test lint format clean sample-archive sql-docs simulate-drift ten-nights bench-engine bench-checkpoint
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ simulate-drift: install ## Prove intervals, false alarms and power by simulation
 
 ten-nights: install ## Live through ten nights of a made-up broadcaster on the real stack (NIGHTS_ARGS="--out FOLDER")
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.ten_nights $(NIGHTS_ARGS)
+
+sql-docs: install ## Write the data dictionary, the cookbook's answers and their pictures anew
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.sql_docs
 
 sample-archive: install ## Make samples/ anew from the test sentences
 	$(BIN)/python -m training.sample_archive
