@@ -59,9 +59,9 @@ def marked(snippet: str) -> Markup:
 
 
 def run_search(
-    parts: Parts, broadcaster: str, asked: Asked, *, limit: int, after: str | None = None
+    parts: Parts, broadcaster: str, asked: Asked, *, limit: int, after: str | None = None, count: bool = True
 ) -> tuple[search.SearchPage, search.Count | None]:
-    """A page of hits; with the first page (no `after`), how many matches there are.
+    """A page of hits; with the first page (no `after`) and unless `count` is false, how many matches there are.
 
     Raises:
         BadQuery: there is nothing to look for, or it cannot be read.
@@ -81,7 +81,11 @@ def run_search(
             page = search.search(
                 connection, broadcaster, **asdict(asked), limit=min(limit + 1, MAX_HITS), after=after
             )
-            count = search.count_matches(connection, broadcaster, **asdict(asked)) if after is None else None
+            counted = (
+                search.count_matches(connection, broadcaster, **asdict(asked))
+                if count and after is None
+                else None
+            )
     except search.BadQuery as error:
         raise BadQuery(str(error)) from error
     except OperationalError as error:
@@ -95,7 +99,7 @@ def run_search(
     if limit < MAX_HITS:
         hits = page.hits[:limit]
         page = search.SearchPage(hits, hits[-1].cursor if len(page.hits) > limit else None)
-    return page, count
+    return page, counted
 
 
 class Hit(BaseModel):
@@ -157,7 +161,7 @@ class Matches(BaseModel):
 class SearchAnswer(BaseModel):
     items: list[Hit]
     matches: Matches | None
-    """With the first page only; it does not change on the others."""
+    """With the first page only, where it was not declined."""
     next: str | None
     """Sent as `after` it reads on."""
 
@@ -182,13 +186,14 @@ def search_archive(
     after: Annotated[
         str | None, Query(max_length=500, description="`next` of the page before."), AfterValidator(printable)
     ] = None,
+    count: Annotated[bool, Query(description="Whether to count the matches, up to 10,000.")] = True,
 ) -> SearchAnswer:
     """Segments in which something was said, each with its place and a snippet: the rows of `archive.search` in SQL. The
     newest 1,000 matches come first, the best of them at the top; then the next older 1,000."""
     asked = Asked(q, programme, from_, to, model)
-    page, count = run_search(parts, caller.name, asked, limit=limit, after=after)
+    page, matches = run_search(parts, caller.name, asked, limit=limit, after=after, count=count)
     return SearchAnswer(
         items=[Hit.of(row) for row in page.hits],
-        matches=None if count is None else Matches(n=count.n, is_exact=count.is_exact),
+        matches=None if matches is None else Matches(n=matches.n, is_exact=matches.is_exact),
         next=page.next,
     )

@@ -57,7 +57,20 @@ function watch() {
     stopAt = Infinity; // played on by hand it goes on
     return;
   }
+  if (stopAt === Infinity && !current.dataset.to) follow();
   requestAnimationFrame(watch);
+}
+
+function follow() {
+  // played on, the passage that is heard now is the one that stands out
+  let heard = current;
+  for (const button of document.querySelectorAll("button.play")) {
+    if (Number(button.dataset.from) <= audio.currentTime) heard = button;
+  }
+  if (heard === current) return;
+  current = heard;
+  playing.textContent = current.dataset.label;
+  show();
 }
 
 for (const link of document.querySelectorAll("a.play")) {
