@@ -29,32 +29,8 @@ LOOKALIKES_EACH = 10
 
 NEED_AFFIX = "666"
 NOUNS = re.compile(r"(substantivo|adxectivo)(_|s$|$)")
-PRONOUNS = frozenset(
-    ("me", "te", "che", "lle", "nos", "vos", "lles", "se", "o", "a", "os", "as", "lo", "la", "los", "las")
-    + ("no", "na", "nas")
-)
-    [
-        "me",
-        "te",
-        "che",
-        "lle",
-        "nos",
-        "vos",
-        "lles",
-        "se",
-        "o",
-        "a",
-        "os",
-        "as",
-        "lo",
-        "la",
-        "los",
-        "las",
-        "no",
-        "na",
-        "nas",
-    ]
-)
+PRONOUNS = {"me", "te", "che", "lle", "nos", "vos", "lles", "se", "o", "a", "os", "as"}
+PRONOUNS |= {"lo", "la", "los", "las", "no", "na", "nas"}
 LETTERS = re.compile(r"[a-záéíóúàèìòùâêîôûïüçñ]{3,}")
 
 
