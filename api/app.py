@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from api import (
+    archive_export,
     audio,
     batches,
     corrections,
@@ -85,6 +86,7 @@ def create_app(
         recordings,
         audio,
         search,
+        archive_export,
         corrections,
         uploads,
         health,
