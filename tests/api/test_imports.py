@@ -7,7 +7,19 @@ import sys
 
 from db.settings import PROJECT_ROOT
 
-HEAVY = ("torch", "transformers", "numpy", "scipy", "av", "speech", "evaluation", "training", "migrations")
+HEAVY = (
+    "torch",
+    "transformers",
+    "numpy",
+    "pyarrow",
+    "pandas",
+    "scipy",
+    "av",
+    "speech",
+    "evaluation",
+    "training",
+    "migrations",
+)
 
 
 def test_the_api_loads_no_model_library() -> None:
