@@ -63,8 +63,8 @@ def search(
     asked = {
         "q": " ".join(words),
         "programme": programme,
-        "from": from_day and from_day.date().isoformat(),
-        "to": to_day and to_day.date().isoformat(),
+        "from": from_day.date().isoformat() if from_day else None,
+        "to": to_day.date().isoformat() if to_day else None,
         "model": model,
     }
     output = Output(as_json)
