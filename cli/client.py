@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Required, TypedDict
 from urllib.parse import quote, urlsplit
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 60.0
+VIEW_TIMEOUT_S = 330.0
+"""Until a view gives more bytes: longer than the server works on a row."""
 PAGE_LENGTH = 200
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers that may be different a little later."""
@@ -211,10 +214,39 @@ class ApiClient:
         recording: Recording = self._json(self.send("GET", f"/v1/recordings/{quote(recording_id, safe='')}"))
         return recording
 
-    def transcript(self, recording_id: str, form: str) -> bytes:
-        """A recording's current transcript as json, txt, srt or vtt."""
+    def transcript(self, recording_id: str, form: str, *, timecode_offset: str | None = None) -> bytes:
+        """A recording's current transcript as json, txt, srt, vtt, ttml or ctm."""
         path = f"/v1/recordings/{quote(recording_id, safe='')}/transcript"
-        return self.send("GET", path, params={"format": form}).content
+        query = (
+            {"format": form}
+            if timecode_offset is None
+            else {"format": form, "timecode_offset": timecode_offset}
+        )
+        return self.send("GET", path, params=query).content
+
+    @contextmanager
+    def view(self, name: str, query: Mapping[str, str | Sequence[str]]) -> Iterator[Iterator[bytes]]:
+        """A view of the archive as a file: its bytes as they come.
+
+        Raises:
+            ServerUnreachable: no answer came, or the file ended early.
+            ApiProblem: the server refused.
+        """
+        import httpx
+
+        path = f"/v1/archive/{quote(name, safe='')}"
+        timeout = httpx.Timeout(VIEW_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        try:
+            with self._http.stream("GET", path, params=dict(query), timeout=timeout) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise self._problem(answer)
+                yield answer.iter_bytes()
+        except httpx.TransportError as error:
+            raise ServerUnreachable(
+                f"view {name} did not arrive whole from {self.server} ({_reason(error)}): "
+                "try again, or ask for fewer recordings or days"
+            ) from error
 
     def search(self, query: Mapping[str, str | int]) -> dict[str, Any]:
         """One page of passages in which something was said; `query` as `GET /v1/search` takes it."""
