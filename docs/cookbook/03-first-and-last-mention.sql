@@ -4,11 +4,11 @@
 -- By day of broadcast, or of arrival where that is not known, and then by place in the recording.
 WITH mentions AS (
     SELECT m.said_on, s.programme, s.recording, s.start_timecode, s.text,
-           row_number() OVER (ORDER BY m.said_on, s.recording, s.start_s) AS place,
+           row_number() OVER (ORDER BY m.said_on, s.recording, s.start_s) AS number,
            count(*) OVER () AS n_mentions
     FROM archive.mentions('Vigo') m JOIN archive.segments s USING (segment_id)
 )
-SELECT place, said_on, programme, recording, start_timecode, text
+SELECT number, said_on, programme, recording, start_timecode, text
 FROM mentions
-WHERE place IN (1, n_mentions)
-ORDER BY place;
+WHERE number IN (1, n_mentions)
+ORDER BY number;

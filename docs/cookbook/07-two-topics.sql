@@ -3,13 +3,13 @@
 --
 -- To have both in one segment, ask for both at once: `archive.mentions('folga acordo')`.
 WITH a AS (
-    SELECT recording_id, min(start_s) AS start_s, min(start_timecode) AS first_folga
-    FROM archive.mentions('folga') JOIN archive.segments USING (segment_id, recording_id)
-    GROUP BY recording_id
+    SELECT s.recording_id, min(s.start_timecode) AS first_folga
+    FROM archive.mentions('folga') JOIN archive.segments s USING (segment_id)
+    GROUP BY s.recording_id
 ), b AS (
-    SELECT recording_id, min(start_timecode) AS first_acordo
-    FROM archive.mentions('acordo') JOIN archive.segments USING (segment_id, recording_id)
-    GROUP BY recording_id
+    SELECT s.recording_id, min(s.start_timecode) AS first_acordo
+    FROM archive.mentions('acordo') JOIN archive.segments s USING (segment_id)
+    GROUP BY s.recording_id
 )
 SELECT r.broadcast_on, r.programme, r.recording, a.first_folga, b.first_acordo
 FROM a JOIN b USING (recording_id) JOIN archive.recordings r USING (recording_id)
