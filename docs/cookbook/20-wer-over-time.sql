@@ -1,5 +1,6 @@
 -- title: Word error rate by model over time, with intervals
 -- part: How good it is
+-- picture: wer-over-time
 --
 -- Rates are fractions in the views, and percent here. The interval is the 95 % one over clusters (speakers or
 -- programmes); where two intervals overlap, the nightly verdict (next question) knows more: it pairs the two runs.

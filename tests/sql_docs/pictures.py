@@ -164,10 +164,52 @@ def _speech_rate(found: Answer) -> Figure:
     return figure
 
 
+def _wer_over_time(found: Answer) -> Figure:
+    rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+    sets = sorted({row["held_out_set"] for row in rows})
+    models = sorted({row["model"] for row in rows})
+    nights = sorted({row["night"] for row in rows})
+    highest = max(float(row["high"]) for row in rows)
+    figure, all_axes = _figure(4.2, len(sets), left_in=0.75, top_in=0.62)
+    for axes, name in zip(all_axes, sets, strict=True):
+        for model, marker, colour in zip(models, "osD^", (LINE, BAD, TEXT, QUIET), strict=False):
+            chosen = [row for row in rows if row["held_out_set"] == name and row["model"] == model]
+            places = [nights.index(row["night"]) for row in chosen]
+            axes.vlines(
+                places,
+                [float(row["low"]) for row in chosen],
+                [float(row["high"]) for row in chosen],
+                color=colour,
+            )
+            axes.plot(
+                places, [float(row["wer_percent"]) for row in chosen], linestyle="none", marker=marker, markersize=6.5,
+                color=colour, label=model if axes is all_axes[0] else None,
+            )  # fmt: skip
+            for place, row in zip(places, chosen, strict=True):
+                axes.annotate(
+                    f"{row['wer_percent']}", (place, float(row["wer_percent"])), xytext=(9, 0), va="center",
+                    textcoords="offset points", fontsize=10, color=TEXT,
+                )  # fmt: skip
+        axes.set_title(name, loc="left", fontsize=11, color=TEXT, pad=5)
+        axes.set_xlim(-0.4, len(nights) - 0.4)
+        axes.set_ylim(0, highest * 1.08)
+        axes.set_yticks([0, 5, 10, 15], ["0 %", "5 %", "10 %", "15 %"])
+        axes.set_xticks(range(len(nights)), [str(night) for night in nights])
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+        axes.tick_params(axis="x", length=0, labelbottom=axes is all_axes[-1])
+    figure.legend(
+        loc="upper left", bbox_to_anchor=(0.65 / WIDTH_IN, 1.0), ncols=len(models), frameon=False, handlelength=1.0,
+        columnspacing=1.4, fontsize=10.5, borderaxespad=0.3,
+    )  # fmt: skip
+    return figure
+
+
 DRAWN: dict[str, Callable[[Answer], Figure]] = {
     "mentions-per-month": _mentions_per_month,
     "no-speech-by-decade": _no_speech_by_decade,
     "speech-rate": _speech_rate,
+    "wer-over-time": _wer_over_time,
 }
 
 

@@ -80,7 +80,13 @@ INDEXED = {
     "matches": "SELECT s.text FROM archive.mentions('Vigo') JOIN archive.segments s USING (segment_id)",
 }
 """What the guide's section "What is fast" promises."""
-READ_WHOLE = {"words-that-go-together", "most-said-words", "speech-rate", "longest-speech", "failures-by-error"}
+READ_WHOLE = {
+    "words-that-go-together",
+    "most-said-words",
+    "speech-rate",
+    "longest-speech",
+    "failures-by-error",
+}
 """Questions of the cookbook that may read a large table from one end to the other."""
 LARGE = ("segments", "attempts", "gaps", "search_segments")
 
