@@ -37,6 +37,7 @@ COMMAND_MODULES = (
     "cli.keys",
     "cli.sql_user",
     "cli.migrate",
+    "cli.check",
 )
 """Modules with a function `register(app)`; `fonoteca --help` keeps their order."""
 
