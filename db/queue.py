@@ -23,7 +23,7 @@ from sqlalchemy import Connection, text
 from db.events import add_events
 from db.finishing import finish_transcripts
 from db.liveness import DEAD_WORKERS_SQL
-from db.states import AttemptOutcome
+from db.states import AttemptOutcome, GapKind
 from db.work import (
     CoverageError,
     Failure,
@@ -153,10 +153,10 @@ def store_split(connection: Connection, claim: SplitClaim, worker_id: int, found
         text(
             """
             INSERT INTO transcripts (broadcaster_id, recording_id, is_current, splitter_version,
-                                     code_version, duration_samples)
+                                     code_version, duration_samples, no_speech_gap_samples, failed_gap_samples)
             VALUES (:broadcaster_id, :recording_id,
                     NOT EXISTS (SELECT FROM transcripts WHERE recording_id = :recording_id AND is_current),
-                    :splitter_version, :code_version, :duration_samples)
+                    :splitter_version, :code_version, :duration_samples, :no_speech, :failed)
             RETURNING id
             """
         ),
@@ -166,6 +166,8 @@ def store_split(connection: Connection, claim: SplitClaim, worker_id: int, found
             "splitter_version": found.splitter_version,
             "code_version": found.code_version,
             "duration_samples": found.duration_samples,
+            "no_speech": found.gap_samples(GapKind.NO_SPEECH),
+            "failed": found.gap_samples(GapKind.FAILED),
         },
     )
     owner = {

@@ -269,6 +269,9 @@ class Transcript(Base):
     transcribed_samples: Mapped[int | None] = mapped_column(BigInteger)
     no_speech_samples: Mapped[int | None] = mapped_column(BigInteger)
     failed_samples: Mapped[int | None] = mapped_column(BigInteger)
+    no_speech_gap_samples: Mapped[int | None] = mapped_column(BigInteger)
+    """Of its gaps, known since the split; empty for those that were split before they were summed."""
+    failed_gap_samples: Mapped[int | None] = mapped_column(BigInteger)
     done_segments: Mapped[int | None]
     """Of a finished transcript; empty for those that were finished before they were counted."""
     failed_segments: Mapped[int | None]

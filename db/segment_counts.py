@@ -1,9 +1,10 @@
 """How many of a transcript's segments are in which state, and what became of its seconds, without counting them all.
 
 A batch may hold hundreds of thousands of segments and is asked about every second. So a finished transcript's counts
-stand in its row, where `db.finishing` put them; a transcript that no model has begun has only waiting segments, and
-the last one's index tells how many; and segments are counted only where a model is at work, which are few transcripts
-at any time. Transcripts finished before the counts were stored are counted too, until `fill_counts` has seen them.
+stand in its row, where `db.finishing` put them; a transcript that no model has begun has only waiting segments, the
+last one's index tells how many, and what its gaps sum to stands in its row since the split; segments are counted only
+where a model is at work, which are few transcripts at any time. Transcripts of before these were stored are counted
+too, the finished ones until `fill_counts` has seen them.
 """
 
 from __future__ import annotations
@@ -17,11 +18,8 @@ COUNTS_SQL = """
     UNION ALL
     SELECT coalesce((SELECT s.index + 1 FROM segments s WHERE s.transcript_id = t.id
                      ORDER BY s.index DESC LIMIT 1), 0),
-           0, 0, 0, 0, g.no_speech, g.failed
-    FROM (SELECT coalesce(sum(g.end_sample - g.start_sample) FILTER (WHERE g.kind = 'no_speech'), 0) AS no_speech,
-                 coalesce(sum(g.end_sample - g.start_sample) FILTER (WHERE g.kind = 'failed'), 0) AS failed
-          FROM gaps g WHERE g.transcript_id = t.id AND t.finished_at IS NULL AND t.model_id IS NULL) g
-    WHERE t.finished_at IS NULL AND t.model_id IS NULL
+           0, 0, 0, 0, t.no_speech_gap_samples, t.failed_gap_samples
+    WHERE t.finished_at IS NULL AND t.model_id IS NULL AND t.no_speech_gap_samples IS NOT NULL
     UNION ALL
     SELECT s.pending, s.running, s.done, s.failed, s.transcribed, g.no_speech, s.lost + g.failed
     FROM (SELECT count(*) FILTER (WHERE s.state = 'pending') AS pending,
@@ -36,7 +34,8 @@ COUNTS_SQL = """
           FROM gaps g WHERE g.transcript_id = t.id AND {counted}) g
     WHERE {counted}
 """.format(
-    counted="(CASE WHEN t.finished_at IS NULL THEN t.model_id IS NOT NULL ELSE t.done_segments IS NULL END)"
+    counted="(CASE WHEN t.finished_at IS NULL THEN t.model_id IS NOT NULL OR t.no_speech_gap_samples IS NULL "
+    "ELSE t.done_segments IS NULL END)"
 )
 """One row for the transcript `t` of an outer query: segments by state, and samples of what became of it."""
 

@@ -68,6 +68,10 @@ class NewTranscript:
     """(start_sample, end_sample) of each, in order."""
     gaps: Sequence[NewGap]
 
+    def gap_samples(self, kind: GapKind) -> int:
+        """Sum of the gaps of one kind."""
+        return sum(gap.end_sample - gap.start_sample for gap in self.gaps if gap.kind is kind)
+
 
 @dataclass(frozen=True)
 class SegmentResult:

@@ -54,6 +54,8 @@ def upgrade() -> None:
     op.add_column("recordings", sa.Column("timecode_offset_ms", sa.BigInteger(), nullable=True))
     op.add_column("transcripts", sa.Column("done_segments", sa.Integer(), nullable=True))
     op.add_column("transcripts", sa.Column("failed_segments", sa.Integer(), nullable=True))
+    op.add_column("transcripts", sa.Column("no_speech_gap_samples", sa.BigInteger(), nullable=True))
+    op.add_column("transcripts", sa.Column("failed_gap_samples", sa.BigInteger(), nullable=True))
     # one entry for each recording finished so far: made in the time that it takes to read transcripts once
     op.create_index(
         "ix_transcripts_uncounted",
@@ -85,6 +87,8 @@ def downgrade() -> None:
     op.execute("ALTER TABLE segments DROP CONSTRAINT ck_segments_text_is_nfc")
     op.drop_table("sql_users")
     op.drop_index("ix_transcripts_uncounted", table_name="transcripts")
+    op.drop_column("transcripts", "failed_gap_samples")
+    op.drop_column("transcripts", "no_speech_gap_samples")
     op.drop_column("transcripts", "failed_segments")
     op.drop_column("transcripts", "done_segments")
     op.drop_column("recordings", "timecode_offset_ms")

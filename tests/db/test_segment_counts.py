@@ -72,33 +72,35 @@ def read_counts(connection: Connection, owner_id: int) -> tuple[dict[Any, Any], 
     return {each.id: each.segment_counts for each in found}, batches
 
 
+def sum_of(spans: list[tuple[str, int, int]], kind: str) -> int:
+    """Samples of the spans of one kind."""
+    return sum(end - start for what, start, end in spans if what == kind)
+
+
 def store_random(
     connection: Connection, rng: random.Random, owner_id: int, recording_id: uuid.UUID, *, current: bool
 ) -> None:
     """A transcript in any state the queue can leave it in, its tiles of random lengths."""
-    kind = rng.choice(("waiting", "begun", "finished", "finished before counts"))
+    kind = rng.choice(("waiting", "waiting before counts", "begun", "finished", "finished before counts"))
     segments, gaps, position = [], [], 0
     for _ in range(rng.randrange(8)):
         end = position + rng.randrange(1, 400_000)
         if rng.random() < 0.4:
             gaps.append((rng.choice(("no_speech", "failed")), position, end))
         else:
-            states = {"waiting": STATES[:1], "begun": STATES}.get(kind, STATES[2:])
+            states = {"waiting": STATES[:1], "begun": STATES}.get(kind.split()[0], STATES[2:])
             segments.append((rng.choice(states), position, end))
         position = end
     finished = kind.startswith("finished")
-    length = {
-        key: sum(end - start for what, start, end in [*segments, *gaps] if what == key)
-        for key in ("done", "no_speech", "failed")
-    }
+    length = {key: sum_of([*segments, *gaps], key) for key in ("done", "no_speech", "failed")}
     transcript_id = connection.scalar(
         text(
             """
             INSERT INTO transcripts (broadcaster_id, recording_id, is_current, model_id, splitter_version,
                 code_version, duration_samples, transcribed_samples, no_speech_samples, failed_samples,
-                done_segments, failed_segments, finished_at)
+                no_speech_gap_samples, failed_gap_samples, done_segments, failed_segments, finished_at)
             VALUES (:owner, :recording, :current, :model, 'energy-1', 'test', :duration, :done, :no_speech, :failed,
-                    :n_done, :n_failed, CASE WHEN :finished THEN now() END)
+                    :gap_no_speech, :gap_failed, :n_done, :n_failed, CASE WHEN :finished THEN now() END)
             RETURNING id
             """
         ),
@@ -106,7 +108,9 @@ def store_random(
             "owner": owner_id,
             "recording": recording_id,
             "current": current,
-            "model": None if kind == "waiting" else 1,
+            "model": None if kind.startswith("waiting") else 1,
+            "gap_no_speech": None if "before" in kind else sum_of(gaps, "no_speech"),
+            "gap_failed": None if "before" in kind else sum_of(gaps, "failed"),
             "duration": position,
             **{key: value if finished else None for key, value in length.items()},
             "n_done": sum(s == "done" for s, *_ in segments) if kind == "finished" else None,
@@ -213,8 +217,12 @@ def test_counts_stand_in_the_row_of_a_finished_transcript(
 ) -> None:
     made = make_transcript([Said(0, 1, "unha"), Said(1, 2, "dúas"), Said(2, 3, None)])
     with transaction(engine) as tx:
-        stored = tx.connection.execute(text("SELECT done_segments, failed_segments FROM transcripts")).one()
-        assert tuple(stored) == (2, 1)
+        stored = tx.connection.execute(
+            text(
+                "SELECT done_segments, failed_segments, no_speech_gap_samples, failed_gap_samples FROM transcripts"
+            )
+        ).one()
+        assert tuple(stored) == (2, 1, SAMPLE_RATE_HZ, 0)
         # the row is what is read: a finished transcript's segments are not looked at
         tx.connection.execute(text("UPDATE transcripts SET done_segments = 7"))
         batch = find_batch(tx.connection, made.owner.id, made.batch_id)
