@@ -76,8 +76,13 @@ def test_another_broadcasters_rows_answer_like_rows_that_do_not_exist(
         "recording_id": str(made.id),
         "upload_id": url.rsplit("/", 1)[1],
         "segment_id": str(SEGMENT_ID),
+        # every broadcaster has the views; what a recording's filter opens is asked here
+        "view": f"segments?recording_id={made.id}",
     }
-    unknown = dict.fromkeys(ids, UNKNOWN_ID) | {"segment_id": UNKNOWN_SEGMENT_ID}
+    unknown = dict.fromkeys(ids, UNKNOWN_ID) | {
+        "segment_id": UNKNOWN_SEGMENT_ID,
+        "view": f"segments?recording_id={UNKNOWN_ID}",
+    }
     stranger = make_broadcaster()
     tried = 0
     for method, path in routes(app):
