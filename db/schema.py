@@ -295,6 +295,14 @@ class Segment(Base):
         Index("ix_segments_pending", "priority", "id", postgresql_where=sql("state = 'pending'")),
         Index("ix_segments_running", "worker_id", postgresql_where=sql("state = 'running'")),
         Index("ix_segments_recording_id", "recording_id"),
+        # results are stored in order of time, nearly: kilobytes tell where a range lies, outliers told apart
+        Index(
+            "ix_segments_finished_at",
+            "finished_at",
+            postgresql_using="brin",
+            postgresql_with={"autosummarize": "on"},
+            postgresql_ops={"finished_at": "timestamptz_minmax_multi_ops"},
+        ),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)

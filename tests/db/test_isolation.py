@@ -460,6 +460,76 @@ def test_the_catalogue_tells_nothing_of_others(alfa: psycopg.Connection[Any]) ->
         assert BRAVO not in (content[0] or ""), relation
 
 
+def scans(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """All nodes of a plan."""
+    yield node
+    for child in node.get("Plans", ()):
+        yield from scans(child)
+
+
+MANY_ROWS = """
+SET LOCAL session_replication_role = replica;
+INSERT INTO recordings (id, broadcaster_id, batch_id, name, priority, size_bytes)
+    SELECT md5('r' || n)::uuid, 2, batch_id, 'x' || n, 1, 1
+    FROM generate_series(1, 3000) n, (SELECT batch_id FROM recordings LIMIT 1) r;
+INSERT INTO transcripts (id, broadcaster_id, recording_id, is_current, splitter_version, code_version, duration_samples,
+                         transcribed_samples, no_speech_samples, failed_samples, finished_at)
+    SELECT md5('t' || n)::uuid, 2, md5('r' || n)::uuid, true, '1', '1', 1, 1, 0, 0, now() - n * interval '1 day'
+    FROM generate_series(1, 3000) n;
+INSERT INTO segments (broadcaster_id, recording_id, transcript_id, index, start_sample, end_sample, state, priority,
+                      text, finished_at)
+    SELECT 2, md5('r' || n)::uuid, md5('t' || n)::uuid, k, k, k + 1, 'done', 1, repeat('a', 400),
+           now() - n * interval '1 day'
+    FROM generate_series(1, 3000) n, generate_series(0, 3) k;
+INSERT INTO gaps (transcript_id, start_sample, end_sample, broadcaster_id, kind)
+    SELECT md5('t' || n)::uuid, 5, 6, 2, 'no_speech' FROM generate_series(1, 3000) n;
+INSERT INTO attempts (broadcaster_id, recording_id, segment_id, attempt, worker_id)
+    SELECT 2, recording_id, id, 1, 1 FROM segments WHERE text ^@ 'aaa';
+INSERT INTO corrections (broadcaster_id, recording_id, segment_id, text, is_drawn, is_current, corrected_by)
+    SELECT 2, recording_id, id, '', false, true, '' FROM segments WHERE text ^@ 'aaa';
+ANALYZE recordings, transcripts, segments, gaps, attempts, corrections
+"""
+"""Rows that take up some room, in a transaction that nobody else sees."""
+
+
+def test_lookups_use_indexes_through_the_policies(tenants: Tenants) -> None:
+    """A condition that is not leakproof, or a view that is in its way, would read every segment of the archive."""
+    recording, segment = f"'{tenants.bravo_recording_id}'", tenants.bravo_segment_id
+    recently = "finished_at > now() - interval '1 day'"
+    large = {"recordings", "transcripts", "segments", "gaps", "attempts", "corrections"}
+    with tenants.engine.connect() as connection:
+        connection.exec_driver_sql(MANY_ROWS)
+        connection.execute(text(f"SET LOCAL ROLE {tenants.alfa}"))
+        for view, condition in (
+            ("recordings", f"recording_id = {recording}"),
+            ("transcripts", f"recording_id = {recording}"),
+            ("transcripts", f"transcript_id = {recording}"),
+            ("transcripts", recently),
+            ("segments", f"segment_id = {segment}"),
+            ("segments", f"segment_id BETWEEN {segment} AND {segment + 9}"),
+            ("segments", f"recording_id = {recording}"),
+            ("segments", f"transcript_id = {recording}"),
+            ("segments", recently),
+            ("all_segments", f"recording_id = {recording}"),
+            ("all_segments", recently),
+            ("words", f"segment_id = {segment}"),
+            ("words", f"recording_id = {recording}"),
+            ("coverage", f"recording_id = {recording}"),
+            ("attempts", f"recording_id = {recording}"),
+            ("attempts", f"segment_id = {segment}"),
+            ("corrections", f"segment_id = {segment} AND is_current"),
+            ("corrections", f"recording_id = {recording}"),
+        ):
+            plan = connection.scalar(
+                text(f"EXPLAIN (FORMAT JSON) SELECT * FROM archive.{view} WHERE {condition}")
+            )
+            for node in scans(plan[0]["Plan"]):
+                if node.get("Relation Name") in large:
+                    found = "Index Cond" in node or "Recheck Cond" in node
+                    assert found, f"archive.{view} WHERE {condition}: {node}"
+        connection.rollback()
+
+
 def wait_for(condition: Any, what: str) -> None:
     deadline = time.monotonic() + 20
     while not condition():
