@@ -134,7 +134,11 @@ def test_every_route_that_shows_rows_needs_a_key(app: FastAPI, client: httpx.Cli
         if path in OPEN or method == "OPTIONS":
             continue
         url = path.format(
-            batch_id=UNKNOWN_ID, recording_id=UNKNOWN_ID, upload_id=UNKNOWN_ID, segment_id=UNKNOWN_SEGMENT_ID
+            batch_id=UNKNOWN_ID,
+            recording_id=UNKNOWN_ID,
+            upload_id=UNKNOWN_ID,
+            segment_id=UNKNOWN_SEGMENT_ID,
+            view="segments",
         )
         for headers in (
             {},

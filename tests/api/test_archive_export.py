@@ -252,7 +252,8 @@ def test_a_client_that_goes_away_ends_the_query(
     address, query = "/v1/archive/endless", {"format": form}
     with client.stream("GET", address, params=query, headers=owner.headers) as answer:
         assert answer.status_code == 200
-        next(answer.iter_raw())
+        pieces = answer.iter_raw()  # kept: httpx closes the connection with it
+        next(pieces)
         assert active_exports(engine) == 1
     wait_until_idle(engine)
 
