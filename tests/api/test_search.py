@@ -6,6 +6,7 @@ import datetime as dt
 import html
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -237,3 +238,41 @@ def test_the_page_loads_nothing_from_elsewhere_and_its_script_finds_what_it_need
     wanted = set(re.findall(r'getElementById\("([^"]+)"\)', script.text))
     for url in ("/search?q=lobo", f"/recordings/{archive['old'].id}"):
         assert wanted <= set(re.findall(r'\bid="([^"]+)"', browser.get(url).text))
+
+
+GUIDE = {
+    "lobo": (["Lobo", "os lobos", "unha loba", "LOBAS"], ["a lobeira"]),
+    "dicir": (["dixo", "dixeron", "dicía", "dirán"], []),
+    "cancion": (["a canción", "cancións"], []),
+    '"cadea de montaxe"': (["a Cadea, de montaxe"], ["cadeas de montaxe", "cadea da montaxe"]),
+    "«cadea de montaxe»": (["a cadea de montaxe"], ["cadeas de montaxe"]),
+    "lobo -serra": (["un lobo"], ["o lobo das serras"]),
+    'festa -"Rías Baixas"': (["festas nas Baixas Rías"], ["festa das rías baixas"]),
+    "montax*": (["montaxe", "montaxes"], ["desmontaxe"]),
+    "muller-loba": (["loba e mulleres"], ["muller"]),
+    "falar": (["falou"], ["fálase"]),
+    "fala*": (["fálase"], []),
+    "ser": (["foi"], []),
+    "ir": (["foron e van"], ["foi"]),
+    "facer": (["feito"], ["fixo"]),
+}
+"""docs/search.md: a query, what it says is found, and what is not."""
+
+
+def test_the_guide_says_what_is_true(
+    engine: Engine, owner: Owner, make_transcript: Callable[..., Any]
+) -> None:
+    texts = sorted({each for found, not_found in GUIDE.values() for each in [*found, *not_found]})
+    make_transcript([Said(n, n + 1, each) for n, each in enumerate(texts)])
+    guide = (Path(__file__).parents[2] / "docs" / "search.md").read_text(encoding="utf-8")
+    with engine.connect() as connection:
+        for query, (found, not_found) in GUIDE.items():
+            assert f"`{query}`" in guide or query.startswith("«")
+            hits = connection.scalars(
+                text(
+                    "SELECT regexp_replace(snippet, '</?mark>', '', 'g') FROM archive.search(:q, \"limit\" => 100)"
+                ),
+                {"q": query},
+            ).all()
+            assert set(found) <= set(hits), query
+            assert not set(not_found) & set(hits), query
