@@ -253,7 +253,7 @@ GUIDE = {
     "falar": (["falou"], ["fálase"]),
     "fala*": (["fálase"], []),
     "ser": (["foi"], []),
-    "ir": (["foron e van"], ["foi"]),
+    "ir": (["van"], ["foi"]),
     "facer": (["feito"], ["fixo"]),
 }
 """docs/search.md: a query, what it says is found, and what is not."""
