@@ -99,3 +99,20 @@ def test_a_view_that_breaks_off_leaves_no_file(
     ended = fonoteca("export", "--view", "segments")
     assert (ended.code, "did not arrive whole" in ended.err) == (1, True)
     assert list(tmp_path.glob("*.csv")) == list(tmp_path.glob(".export-*")) == []
+
+
+def test_submit_says_what_the_clock_showed(fonoteca: Callable[..., Any], api: str, tmp_path: Path) -> None:
+    """For all files of the command; another offset is another request."""
+    tape = tmp_path / "novas.wav"
+    tape.write_bytes(b"RIFF not really audio")
+    command = ["submit", tape, "--no-wait", "--json", "--timecode-offset"]
+    ended = fonoteca(*command, "09:58:30.040")
+    assert ended.code == 0, ended.err
+    assert [each["timecode_offset"] for each in json.loads(ended.out)["recordings"]] == ["09:58:30.040"]
+    ended = fonoteca(*command, "10:00:00")
+    assert (ended.code, "with another --programme" in ended.err, "--timecode-offset" in ended.err) == (
+        1,
+        True,
+        True,
+    )
+    assert fonoteca(*command, "10").code == 2
