@@ -709,6 +709,10 @@ def test_without_a_superuser(make_database: Callable[..., str]) -> None:
                     assert connection.scalar(text("SELECT count(*) FROM archive.segments")) == 2
             assert ALFA in seen
             assert BRAVO not in seen
+            with closing(tenants.connect(tenants.bravo)), engine.begin() as connection:
+                connection.execute(text(f"REVOKE {tenants.bravo} FROM {services}"))
+                assert end_overlong(connection).out_of_reach == (tenants.bravo,)
+                connection.rollback()
             # its sessions are in reach; what only a superuser can take away is named
             assert watched.out_of_reach == ()
             assert n_sessions[tenants.alfa] == 1
