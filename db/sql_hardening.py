@@ -20,8 +20,6 @@ FUNCTIONS = {
     "advisory locks": (r"pg\_advisory\_%", r"pg\_try\_advisory\_%"),
     "large objects": (r"lo\_%", "loread", "lowrite"),
     "records in the write-ahead log": ("pg_logical_emit_message",),
-    "notifications by function": ("pg_notify",),
-    "exported snapshots": ("pg_export_snapshot",),
     WHO_IS_CONNECTED: ("pg_stat_get_activity", "pg_stat_get_backend_%"),
 }
 """Purpose -> patterns of the names of functions in pg_catalog."""
