@@ -110,7 +110,7 @@ def drop_index(name: str, table: str) -> None:
 def _long_waits() -> Iterator[None]:
     """What works concurrently waits for transactions under way, and nobody waits behind it: let it."""
     patience_s: float = op.get_context().config.attributes["patience_s"]  # type: ignore[union-attr]
-    op.execute(f"SET lock_timeout = {max(1, round(patience_s * 1000))}")
+    op.execute(f"SET lock_timeout = {round(max(patience_s, LOCK_TIMEOUT_S) * 1000)}")
     try:
         yield
     finally:

@@ -96,9 +96,14 @@ def find(connection: Connection, queries: Iterable[str]) -> dict[str, set[int]]:
     return found
 
 
-def measure(connection: Connection) -> tuple[dict[str, Recall], dict[str, Conflation]]:
-    """Recall by class of pairs and over-conflation by class of lemmas, in a migrated database without rows."""
+def measure(connection: Connection, *, every: int = 1) -> tuple[dict[str, Recall], dict[str, Conflation]]:
+    """Recall by class of pairs and over-conflation by class of lemmas, in a migrated database without rows.
+
+    Over-conflation of `every` so many-th lemma only, which takes less time.
+    """
     pairs, lookalikes = read("pairs.tsv"), read("lookalikes.tsv")
+    chosen = set(sorted({row["lemma"] for row in lookalikes})[::every])
+    lookalikes = [row for row in lookalikes if row["lemma"] in chosen]
     ids = store_words(connection, [row["text"] for row in pairs] + [row["other"] for row in lookalikes])
     connection.execute(text("ANALYZE search_segments"))
     found = find(connection, [row["query"] for row in pairs] + [row["lemma"] for row in lookalikes])
@@ -110,7 +115,7 @@ def measure(connection: Connection) -> tuple[dict[str, Recall], dict[str, Confla
             recall.n_found += 1
         else:
             recall.missed.append((row["query"], row["text"]))
-    conflations = {name: Conflation(n) for name, n in N_LOOKALIKE_LEMMAS.items()}
+    conflations = {name: Conflation(n // every) for name, n in N_LOOKALIKE_LEMMAS.items()}
     for row in lookalikes:
         if ids[row["other"]] in found[row["lemma"]]:
             conflation = conflations[row["class"]]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from db.broadcasters import find_broadcaster_by_key
 from migrations.run import head_revision
@@ -118,3 +118,18 @@ def test_waiting_for_a_database_that_comes_up(
     timer.join()
     assert ended.code == 0, ended.err
     assert "waiting up to 20 s" in ended.err
+
+
+def test_a_migration_held_up_ends_with_who_holds_it(
+    fonoteca: Callable[..., Ended], engine: Engine, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert database
+    monkeypatch.setattr("migrations.locks.LOCK_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("migrations.run.WATCH_S", 0.02)
+    with engine.connect() as holder:
+        pid = holder.scalar(text("SELECT pg_backend_pid()"))
+        holder.execute(text("LOCK TABLE segments IN ACCESS SHARE MODE"))
+        ended = fonoteca("migrate", "0002", "--patience", "0")
+    assert ended.code == 1
+    assert f"pid {pid} (tests" in ended.err
+    assert "--patience" in ended.err

@@ -36,6 +36,8 @@ def transcribe(engine: Engine, said: str, *, recordings: int = 4) -> None:
 
 
 def test_every_step_down_leaves_what_stood_before_it(empty: Engine) -> None:
+    nothing = catalogue(empty)
+    assert current_revision(empty) is None
     for revision in revisions():
         before = catalogue(empty)
         migrate(empty, "+1")
@@ -48,6 +50,10 @@ def test_every_step_down_leaves_what_stood_before_it(empty: Engine) -> None:
         )
         migrate(empty, "+1")
         assert catalogue(empty) == after, f"{revision} makes something else the second time"
+    migrate(empty)  # again: changes nothing
+    assert catalogue(empty) == after
+    migrate(empty, "base")
+    assert catalogue(empty) == nothing
 
 
 def test_upgrading_keeps_every_row_where_it_is(empty: Engine) -> None:

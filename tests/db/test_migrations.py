@@ -1,4 +1,4 @@
-"""Migrations run up, down and up again, and make exactly the tables that db/schema.py describes."""
+"""Migrations make exactly the tables that db/schema.py describes. Each by itself: test_migration_steps.py."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, text
 
 import db.quality_schema
 import db.search_schema  # noqa: F401 - registers its tables
 from db.connect import make_engine
 from db.revision import SCHEMA_REVISION, database_revision
 from db.schema import Base
-from migrations.run import current_revision, head_revision, migrate
+from migrations.run import head_revision
 
 
 @pytest.fixture
@@ -23,30 +23,6 @@ def empty(make_database: Callable[..., str]) -> Iterator[Engine]:
     engine = make_engine(make_database(migrated=False), application_name="tests")
     yield engine
     engine.dispose()
-
-
-def leftovers(engine: Engine) -> set[str]:
-    """What of ours a database holds: tables, functions and schemas, without alembic's own table."""
-    with engine.connect() as connection:
-        functions = connection.scalars(
-            text("SELECT proname::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace")
-        )
-        schemas = connection.scalars(text("SELECT nspname::text FROM pg_namespace WHERE nspname = 'archive'"))
-        found = {*functions, *schemas, *inspect(connection).get_table_names()}
-    return found - {"alembic_version"}
-
-
-def test_up_down_and_up_again(empty: Engine) -> None:
-    assert current_revision(empty) is None
-    migrate(empty)
-    first = leftovers(empty)
-    assert first >= {table.name for table in Base.metadata.sorted_tables}
-    migrate(empty)
-    migrate(empty, "base")
-    assert leftovers(empty) == set()
-    migrate(empty)
-    assert leftovers(empty) == first
-    assert current_revision(empty) == head_revision()
 
 
 # SQLAlchemy 2.1 stumbles when it reads a NOT VALID constraint back

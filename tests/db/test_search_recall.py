@@ -10,7 +10,7 @@ from tests.search_recall import measure
 
 def test_inflected_forms_are_found(engine: Engine) -> None:
     with transaction(engine) as tx:
-        recalls, conflations = measure(tx.connection)
+        recalls, conflations = measure(tx.connection, every=5)
     assert [(kind, recall.n) for kind, recall in recalls.items()] == [
         ("noun", 1000),
         ("verb", 1000),
