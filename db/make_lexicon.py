@@ -3,9 +3,12 @@
     python -m db.make_lexicon DATABASE_URL
 
 Two forms are one word when they have one stem. A form's stem is its lemma (simplemma's Galician dictionary) without
-accents, put through PostgreSQL's Portuguese snowball stemmer. The file holds only what the stemmer does not find by
-itself from the form without its accents, about half of the dictionary; and, for a form that is a word only with its
-accents, the form as people type it without them.
+accents, put through PostgreSQL's Portuguese snowball stemmer. The file holds what the database does not find by itself
+from the form:
+
+- forms whose stem is another than that of the form without its accents;
+- forms that only look like a verb with an attached pronoun (`perda`), so that they are not split;
+- for a form that is a word only with its accents, the form as people type it without them.
 
 Needs the extra `dev` (simplemma) and any PostgreSQL. The same package gives the same file.
 """
@@ -14,14 +17,22 @@ from __future__ import annotations
 
 import argparse
 import lzma
+import re
 import unicodedata
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
 LEXICON_FILE = Path(__file__).with_name("lexicon_gl.tsv.xz")
 STEMMER = "CREATE TEXT SEARCH DICTIONARY pg_temp.stemmer (TEMPLATE = snowball, LANGUAGE = portuguese)"
+
+PRONOUN_SHAPE = re.compile(
+    "([áéíóú].*(me|te|che|lles?|[nv]os|se|l[oa]s?|n[oa]s?|[oa]s?)"
+    "|(r|ndo|ou|eu|iu|ei|in|ron|ba|ra|se|n|mos|des)(me|te|che|lles?|[nv]os|se|l[oa]s?|nas?))$"
+)
+"""What the database takes for a verb with a pronoun where the lexicon knows nothing: `search_unknown_stems`."""
 
 
 def fold(word: str) -> str:
@@ -44,16 +55,16 @@ def lemmas() -> dict[str, str]:
     return found
 
 
-def stems(words: set[str], connection: psycopg.Connection) -> dict[str, str]:
+def stems(words: set[str], connection: psycopg.Connection[Any]) -> dict[str, str]:
     """Each word's stem, by PostgreSQL."""
     connection.execute(STEMMER)
-    rows = connection.execute(
+    found: list[tuple[str, str]] = connection.execute(
         "SELECT w, (ts_lexize('pg_temp.stemmer', w))[1] FROM unnest(%s::text[]) w", [sorted(words)]
-    )
-    return dict(rows.fetchall())
+    ).fetchall()
+    return dict(found)
 
 
-def lexicon(connection: psycopg.Connection) -> dict[str, tuple[str, ...]]:
+def lexicon(connection: psycopg.Connection[Any]) -> dict[str, tuple[str, ...]]:
     """Form -> stems, for the forms whose stem is not found by stemming the form itself."""
     lemma_of = lemmas()
     unaccented: dict[str, set[str]] = defaultdict(set)
@@ -63,7 +74,11 @@ def lexicon(connection: psycopg.Connection) -> dict[str, tuple[str, ...]]:
     stem_of = stems({*map(fold, lemma_of), *map(fold, lemma_of.values())}, connection)
     found = {form: (stem_of[fold(lemma)],) for form, lemma in lemma_of.items()}
     found |= {form: tuple(sorted({stem_of[lemma] for lemma in all_})) for form, all_ in unaccented.items()}
-    return {form: value for form, value in found.items() if value != (stem_of[fold(form)],)}
+    return {
+        form: value
+        for form, value in found.items()
+        if value != (stem_of[fold(form)],) or PRONOUN_SHAPE.search(form)
+    }
 
 
 def main() -> None:

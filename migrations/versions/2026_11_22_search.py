@@ -33,7 +33,7 @@ DROP TRIGGER search_follow_new ON public.segments;
 DROP FUNCTION public.search_follow_recording, public.search_follow_transcript, public.search_follow_segment,
     public.search_index, public.search_document, public.search_programme_facet, public.search_day;
 DROP TABLE public.search_backfill, public.search_new_words, public.search_words, public.search_segments;
-DROP FUNCTION public.search_pair, public.search_stems;
+DROP FUNCTION public.search_pair, public.search_stems, public.search_unknown_stems, public.search_verb_stems;
 DROP TABLE public.search_lexicon;
 DROP FUNCTION public.search_tokens, public.search_fold;
 DROP TEXT SEARCH DICTIONARY public.fonoteca_stemmer;

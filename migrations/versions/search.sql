@@ -6,18 +6,18 @@ CREATE TEXT SEARCH DICTIONARY public.fonoteca_stemmer (TEMPLATE = snowball, LANG
 COMMENT ON TEXT SEARCH DICTIONARY public.fonoteca_stemmer IS
     'Portuguese snowball without stop words, for Galician without accents: what the lexicon does not know.';
 
-CREATE FUNCTION public.search_fold(word text) RETURNS text
+CREATE FUNCTION public.search_fold(content text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN CASE WHEN octet_length(word) = char_length(word) THEN lower(word COLLATE "pg_c_utf8")
-                ELSE left(lower(regexp_replace(normalize(word, NFD) COLLATE "pg_c_utf8",
-                                               '[\u0300-\u036f]', '', 'g') COLLATE "pg_c_utf8"), 64) END;
-COMMENT ON FUNCTION public.search_fold(text) IS 'A word in lower case, without accents.';
+    RETURN CASE WHEN octet_length(content) = char_length(content) THEN lower(content COLLATE "pg_c_utf8")
+                ELSE lower(regexp_replace(normalize(content, NFD), '[\u0300-\u036f]', '', 'g')
+                           COLLATE "pg_c_utf8") END;
+COMMENT ON FUNCTION public.search_fold(text) IS 'Text in lower case, without accents.';
 
 CREATE FUNCTION public.search_tokens(content text) RETURNS TABLE (place integer, gap text, word text)
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE ROWS 50
 BEGIN ATOMIC
     SELECT t.ordinality::integer, t.parts[1], t.parts[2]
-    FROM regexp_matches(content COLLATE "pg_c_utf8", '([^[:alnum:]]*)([[:alnum:]]{0,64})', 'g')
+    FROM regexp_matches(content COLLATE "pg_c_utf8", '([^[:alnum:]]*)([[:alnum:]]*)', 'g')
          WITH ORDINALITY AS t (parts, ordinality)
     WHERE t.parts[1] <> '' OR t.parts[2] <> '';
 END;
@@ -30,12 +30,45 @@ CREATE TABLE public.search_lexicon (
     CONSTRAINT pk_search_lexicon PRIMARY KEY (form)
 );
 
+CREATE FUNCTION public.search_verb_stems(form text) RETURNS text[]
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT ts_lexize('public.fonoteca_stemmer', public.search_fold(search_verb_stems.form)) || coalesce(array_agg(DISTINCT x.stem), '{}')
+    FROM unnest('{me,te,che,lle,nos,vos,lles,se,lo,la,los,las,na,nas,o,a,os,as,no}'::text[]) AS p (pronoun)
+    CROSS JOIN LATERAL (SELECT left(search_verb_stems.form, -char_length(p.pronoun)) AS verb) b
+    CROSS JOIN LATERAL unnest(ARRAY[b.verb, public.search_fold(b.verb)]
+        || CASE WHEN p.pronoun IN ('lo', 'la', 'los', 'las')  -- facelo: facer, facelos: faces
+                THEN ARRAY[b.verb || 'r', public.search_fold(b.verb) || 'r', b.verb || 's', public.search_fold(b.verb) || 's']
+                WHEN p.pronoun = 'nos' THEN ARRAY[b.verb || 's', public.search_fold(b.verb) || 's']
+                ELSE '{}'::text[] END) AS c (candidate)
+    LEFT JOIN public.search_lexicon k ON k.form = c.candidate COLLATE "C"
+    CROSS JOIN LATERAL unnest(coalesce(k.stems, ts_lexize('public.fonoteca_stemmer', public.search_fold(c.candidate)))) x (stem)
+    WHERE right(search_verb_stems.form, char_length(p.pronoun)) = p.pronoun AND char_length(b.verb) >= 3
+      AND (search_verb_stems.form ~ '[áéíóú]'
+           OR (p.pronoun NOT IN ('o', 'a', 'os', 'as', 'no')
+               AND b.verb ~ '(r|ndo|ou|eu|iu|ei|in|ron|ba|ra|se|n|mos|des)$'));
+END;
+COMMENT ON FUNCTION public.search_verb_stems(text) IS
+    'Stems of a word that may end in an attached pronoun (faloulle, díxome): its own, and those of the verb before it.';
+
+-- The lexicon holds every form of the dictionary that has the shape of a verb with a pronoun: only unknown words are split.
+CREATE FUNCTION public.search_unknown_stems(form text) RETURNS text[]
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    RETURN CASE WHEN form ~ ('([áéíóú].*(me|te|che|lles?|[nv]os|se|l[oa]s?|n[oa]s?|[oa]s?)'
+                             '|(r|ndo|ou|eu|iu|ei|in|ron|ba|ra|se|n|mos|des)(me|te|che|lles?|[nv]os|se|l[oa]s?|nas?))$')
+                THEN public.search_verb_stems(form)
+                ELSE ts_lexize('public.fonoteca_stemmer', public.search_fold(form)) END;
+
 CREATE FUNCTION public.search_stems(word text) RETURNS text[]
     LANGUAGE sql STABLE STRICT PARALLEL SAFE
-    RETURN coalesce((SELECT l.stems FROM public.search_lexicon l WHERE l.form = lower(word COLLATE "pg_c_utf8") COLLATE "C"),
-                    ts_lexize('public.fonoteca_stemmer', public.search_fold(word)));
+BEGIN ATOMIC
+    SELECT coalesce(l.stems, public.search_unknown_stems(w.form))
+    FROM (SELECT lower(word COLLATE "pg_c_utf8") COLLATE "C" AS form) w
+    LEFT JOIN public.search_lexicon l ON l.form = w.form;
+END;
 COMMENT ON FUNCTION public.search_stems(text) IS
-    'What stands for all inflected forms of a word: usually one stem; several where its accents are missing.';
+    'What stands for all inflected forms of a word: usually one stem; several where its accents are missing, or where a
+pronoun is attached.';
 
 CREATE FUNCTION public.search_pair(one text, next text) RETURNS integer
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -92,15 +125,23 @@ COMMENT ON FUNCTION public.search_day(date) IS 'A day as the filters know it: no
 CREATE FUNCTION public.search_document(content text, facets text[], OUT doc tsvector, OUT pairs integer[])
     LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
-    WITH words AS MATERIALIZED (
-        SELECT row_number() OVER (ORDER BY t.place) AS place, t.word, public.search_fold(t.word) AS folded
-        FROM public.search_tokens(content) t
-        WHERE public.search_fold(t.word) <> '' ORDER BY t.place LIMIT 2000
+    -- words with their accents are looked up in the lexicon, those without are what is found; accents that belong to no
+    -- letter are dropped first, so that both lists have the same words
+    WITH cleaned AS MATERIALIZED (
+        SELECT regexp_replace(normalize(content, NFC), '[\u0300-\u036f]', '', 'g') AS text
+    ), words AS MATERIALIZED (
+        SELECT lower(w.spoken[1] COLLATE "pg_c_utf8") COLLATE "C" AS form, left(w.folded[1], 64) AS folded, w.place
+        FROM cleaned c
+        CROSS JOIN LATERAL ROWS FROM (
+            regexp_matches(c.text COLLATE "pg_c_utf8", '[[:alnum:]]+', 'g'),
+            regexp_matches(public.search_fold(c.text) COLLATE "pg_c_utf8", '[[:alnum:]]+', 'g')
+        ) WITH ORDINALITY AS w (spoken, folded, place)
+        WHERE w.place <= 2000 AND w.folded IS NOT NULL
     ), joined AS (
         SELECT w.folded, w.place, lead(w.folded) OVER (ORDER BY w.place) AS next,
-               coalesce(l.stems, ts_lexize('public.fonoteca_stemmer', w.folded)) AS stems
+               coalesce(l.stems, public.search_unknown_stems(w.form)) AS stems
         FROM words w
-        LEFT JOIN public.search_lexicon l ON l.form = lower(w.word COLLATE "pg_c_utf8") COLLATE "C"
+        LEFT JOIN public.search_lexicon l ON l.form = w.form
     )
     SELECT (coalesce(string_agg(j.folded || ':' || j.place || ' ~' || array_to_string(j.stems, ' ~'), ' '), '')
             || ' ' || array_to_string(facets, ' '))::tsvector,

@@ -57,7 +57,7 @@ BEGIN
         FROM regexp_matches(normalize(translate(query, '“”«»', '""""'), NFC) COLLATE "pg_c_utf8",
                             '(-?)"([^"]*)"?|(-?)([^\s"]+)', 'g') AS m (part)
     LOOP
-        SELECT array_agg(t.word ORDER BY t.place), array_agg(public.search_fold(t.word) ORDER BY t.place)
+        SELECT array_agg(t.word ORDER BY t.place), array_agg(left(public.search_fold(t.word), 64) ORDER BY t.place)
         INTO tokens, words
         FROM public.search_tokens(item.body) t WHERE public.search_fold(t.word) <> '';
         CONTINUE WHEN tokens IS NULL;
@@ -282,7 +282,7 @@ CREATE FUNCTION public.search_snippet(content text, forms text[], stems text[], 
     RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
 BEGIN ATOMIC
     WITH tokens AS MATERIALIZED (
-        SELECT t.place, t.gap, t.word, public.search_fold(t.word) AS folded FROM public.search_tokens(content) t
+        SELECT t.place, t.gap, t.word, left(public.search_fold(t.word), 64) AS folded FROM public.search_tokens(content) t
     ), words AS MATERIALIZED (
         SELECT array_agg(t.folded ORDER BY t.place) AS folded, array_agg(t.place ORDER BY t.place) AS places
         FROM tokens t WHERE t.word <> ''

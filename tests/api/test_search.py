@@ -250,11 +250,11 @@ GUIDE = {
     'festa -"Rías Baixas"': (["festas nas Baixas Rías"], ["festa das rías baixas"]),
     "montax*": (["montaxe", "montaxes"], ["desmontaxe"]),
     "muller-loba": (["loba e mulleres"], ["muller"]),
-    "falar": (["falou"], ["fálase"]),
-    "fala*": (["fálase"], []),
+    "falar": (["falou", "falaron", "falaba", "fálase", "faloulle"], ["falacia"]),
+    "face*": (["facelo"], ["fixo"]),
     "ser": (["foi"], []),
     "ir": (["van"], ["foi"]),
-    "facer": (["feito"], ["fixo"]),
+    "facer": (["feito"], ["fixo", "facelo"]),
 }
 """docs/search.md: a query, what it says is found, and what is not."""
 
