@@ -12,16 +12,19 @@ LEXICON_FILE = Path(__file__).with_name("lexicon_gl.tsv.xz")
 
 
 def copy_lexicon(connection: Connection) -> None:
-    """Put the lexicon's file into the table `search_lexicon`, in place of what it held."""
+    """Put the lexicon's file into the table `search_lexicon`, in place of what it held. Locks the table."""
     lines = lzma.decompress(LEXICON_FILE.read_bytes()).decode()
-    rows = "".join(
-        f"{form}\t{{{','.join(stems.split(' '))}}}\n"
-        for form, stems in (line.split("\t") for line in lines.splitlines())
-    )
+    # "form<tab>one two" as COPY reads an array: "form<tab>{one,two}"
+    rows = lines.replace("\t", "\t{").replace(" ", ",").replace("\n", "}\n")
     driver = connection.connection.driver_connection
     assert driver is not None
     with driver.cursor() as cursor:
         cursor.execute("TRUNCATE public.search_lexicon")
-        with cursor.copy("COPY public.search_lexicon (form, stems) FROM STDIN") as copy:
+        # built at once from all rows, the key takes a third of the time that it takes row by row
+        cursor.execute("ALTER TABLE public.search_lexicon DROP CONSTRAINT pk_search_lexicon")
+        with cursor.copy("COPY public.search_lexicon (form, stems) FROM STDIN (FREEZE)") as copy:
             copy.write(rows)
+        cursor.execute(
+            "ALTER TABLE public.search_lexicon ADD CONSTRAINT pk_search_lexicon PRIMARY KEY (form)"
+        )
         cursor.execute("ANALYZE public.search_lexicon")
