@@ -72,7 +72,7 @@ def lexicon(connection: psycopg.Connection[Any]) -> dict[str, tuple[str, ...]]:
         if fold(form) not in lemma_of:
             unaccented[fold(form)].add(fold(lemma))
     stem_of = stems({*map(fold, lemma_of), *map(fold, lemma_of.values())}, connection)
-    found = {form: (stem_of[fold(lemma)],) for form, lemma in lemma_of.items()}
+    found: dict[str, tuple[str, ...]] = {form: (stem_of[fold(lemma)],) for form, lemma in lemma_of.items()}
     found |= {form: tuple(sorted({stem_of[lemma] for lemma in all_})) for form, all_ in unaccented.items()}
     return {
         form: value
