@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from db import queue
 from db.connect import transaction
-from db.liveness import WorkerSession
+from db.liveness import WORKER_LOCK_CLASS, WorkerSession
 from db.states import GapKind, Priority
 from db.work import (
     CoverageError,
@@ -47,10 +48,22 @@ def new_worker(engine: Engine) -> Iterator[NewWorker]:
 
 
 def kill(worker: WorkerSession) -> None:
-    """What kill -9 does to a worker: its connection closes without a word, and nothing renews its lease."""
+    """What kill -9 does to a worker: its connection closes without a word, and nothing renews its lease.
+
+    Returns once the server has noticed, which takes it a moment on a busy machine.
+    """
     worker._stop.set()
     worker._thread.join()
     worker._drop_connection()
+    deadline = time.monotonic() + 30
+    with worker._engine.connect() as connection:
+        held = text(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = :class AND objid = :id "
+            "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        while connection.scalar(held, {"class": WORKER_LOCK_CLASS, "id": worker.worker_id}):
+            assert time.monotonic() < deadline, "the server keeps a dead worker's lock"
+            time.sleep(0.002)
 
 
 def model(engine: Engine, name: str = "m") -> ModelBinding:
