@@ -12,11 +12,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import structlog
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import DataError, DBAPIError
+
+log = structlog.get_logger(__name__)
 
 MAX_HITS = 100
 """Most rows of one page."""
+
+OF_THE_TEXT = ("22", "23", "54", "XX")
+"""Classes of SQLSTATE by which a text itself cannot be indexed: data, constraints, limits of the server and its faults.
+Anything else (a lock, a lost connection, a missing function) concerns all texts, and is tried again."""
 
 MERGE_LOCK = 0x464F4E4F_574F5244  # "FONOWORD"
 
@@ -63,7 +70,7 @@ class Count:
 
     n: int
     is_exact: bool
-    """False: `n` or more."""
+    """False: more than `n`."""
 
 
 def search(
@@ -126,7 +133,8 @@ def count_matches(
 def index_older(connection: Connection, limit: int) -> int:
     """Index up to `limit` segments that were stored before there was a search, newest first.
 
-    Safe to run twice at once: the second finds the row locked and does nothing.
+    Safe to run twice at once: the second finds the row locked and does nothing. A segment whose text cannot be indexed
+    is logged and left out; `fonoteca check` counts it.
 
     Returns:
         How many segments were looked at; 0 when all are indexed.
@@ -140,12 +148,26 @@ def index_older(connection: Connection, limit: int) -> int:
         text("SELECT id FROM segments WHERE id < :below ORDER BY id DESC LIMIT :limit"),
         {"below": below, "limit": limit},
     ).all()
-    if ids:
-        connection.execute(text("SELECT search_index(:ids)"), {"ids": list(ids)})
+    if ids and not _is_indexed(connection, list(ids)):
+        for segment_id in ids:
+            if not _is_indexed(connection, [segment_id]):
+                log.error("segment_not_indexed", segment_id=segment_id)
     connection.execute(
         text("UPDATE search_backfill SET below_segment_id = :below"), {"below": ids[-1] if ids else 0}
     )
     return len(ids)
+
+
+def _is_indexed(connection: Connection, segment_ids: list[int]) -> bool:
+    """Index these segments. False, and nothing done, where the text of one of them cannot be."""
+    try:
+        with connection.begin_nested():
+            connection.execute(text("SELECT search_index(:ids)"), {"ids": segment_ids})
+    except DBAPIError as error:
+        if not str(getattr(error.orig, "sqlstate", None)).startswith(OF_THE_TEXT):
+            raise
+        return False
+    return True
 
 
 def merge_new_words(connection: Connection) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 
 import redis
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.connect import transaction
 from db.evaluation_runs import find_open_runs
@@ -35,7 +37,8 @@ _told_out_of_reach: set[str] = set()
 def sweep(engine: Engine, settings: Settings) -> None:
     """Take back dead workers' claims, remove stuck uploads, and send again the wake-ups that were lost.
 
-    A wake-up is sent only where work waits and its queue is empty: each worker that finds work wakes the next.
+    A wake-up is sent only where work waits and its queue is empty: each worker that finds work wakes the next. What
+    only makes search and counts faster or more complete comes last, and nothing else fails with it.
     """
     with transaction(engine) as tx:
         swept = take_back_dead_claims(tx.connection)
@@ -44,12 +47,6 @@ def sweep(engine: Engine, settings: Settings) -> None:
     _remove_orphaned_files(engine, settings)
     if any(asdict(swept).values()) or expired:
         log.warning("swept", **asdict(swept), uploads_expired=len(expired))
-    with transaction(engine) as tx:
-        merge_new_words(tx.connection)
-    with transaction(engine) as tx:
-        index_older(tx.connection, BACKFILL_SEGMENTS)
-    with transaction(engine) as tx:
-        fill_counts(tx.connection, limit=COUNTS_PER_SWEEP)
     _watch_sql_users(engine)
     with engine.connect() as connection:
         waiting = count_waiting(connection, cap=1)
@@ -61,6 +58,22 @@ def sweep(engine: Engine, settings: Settings) -> None:
     if open_runs:
         # also where messages wait: a backlog's wake-ups would keep it out for ever. It expires with the next sweep
         wake_evaluate(expires_s=settings.sweep_interval_s)
+    _fill_in(engine)
+
+
+def _fill_in(engine: Engine) -> None:
+    """One step of what is made up for little by little; one that fails is told, and tried again by the next sweep."""
+    steps: dict[str, Callable[[Connection], object]] = {
+        "merge_new_words": merge_new_words,
+        "index_older": lambda connection: index_older(connection, BACKFILL_SEGMENTS),
+        "fill_counts": lambda connection: fill_counts(connection, limit=COUNTS_PER_SWEEP),
+    }
+    for name, step in steps.items():
+        try:
+            with transaction(engine) as tx:
+                step(tx.connection)
+        except SQLAlchemyError:
+            log.exception("fill_in_failed", step=name)
 
 
 def _watch_sql_users(engine: Engine) -> None:
@@ -68,13 +81,14 @@ def _watch_sql_users(engine: Engine) -> None:
     with transaction(engine) as tx:
         overlong = end_overlong(tx.connection)
     if overlong.cancelled or overlong.ended:
-        log.warning("ended overlong SQL", cancelled=overlong.cancelled, sessions_ended=overlong.ended)
+        log.warning("overlong_sql_ended", cancelled=overlong.cancelled, sessions_ended=overlong.ended)
     if fresh := [role for role in overlong.out_of_reach if role not in _told_out_of_reach]:
         _told_out_of_reach.update(fresh)
         log.warning(
-            "cannot see or end the sessions of SQL users: GRANT pg_read_all_stats, pg_signal_backend to the role of "
-            "the services, or make the users anew as that role",
+            "sql_users_out_of_reach",
             roles=fresh,
+            reason="the role of the services may not see or end their sessions",
+            todo="GRANT pg_read_all_stats, pg_signal_backend to it, or make the users anew as that role",
         )
 
 
