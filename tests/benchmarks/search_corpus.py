@@ -18,6 +18,7 @@ import uuid
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -200,10 +201,7 @@ def say(archive: Archive, vocabulary: Vocabulary, group: int, *, is_old: bool) -
                 [heads[rank] + numbers[place] + tails[rank] for place, rank in enumerate(ranks, start=1)]
             ),
             ",".join(
-                [
-                    str(zlib.crc32(encoded[right], before[left]) & 1048575)
-                    for left, right in zip(ranks, ranks[1:], strict=False)
-                ]
+                [str(zlib.crc32(encoded[right], before[left]) & 1048575) for left, right in pairwise(ranks)]
             ),
         )
         for ranks in texts(vocabulary, rng, CHUNK, is_old=is_old)
