@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo up test lint format clean sample-archive sql-docs simulate-drift ten-nights bench-engine bench-checkpoint
+.PHONY: help install demo up test lint format clean sample-archive sql-docs simulate-drift ten-nights bench-engine bench-search bench-checkpoint
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ format: install ## Put the code into shape
 
 bench-engine: install ## Time the engine beside the card's way and padded generate() (BENCH_ARGS="--json FILE")
 	@$(BIN)/python -m tests.benchmarks.engine $(BENCH_ARGS)
+
+bench-search: install ## Time search over 2,000,000 made segments; BENCH_ARGS="--segments 10000000" for all (BENCH_ARGS)
+	@$(BIN)/python -m tests.benchmarks.search $(BENCH_ARGS)
 
 bench-checkpoint: install ## Write, open and convert a random checkpoint of full size; needs 22 GB of disk (BENCH_ARGS)
 	@$(BIN)/python -m tests.benchmarks.full_size $(BENCH_ARGS)

@@ -12,7 +12,6 @@ Rules that all of them keep:
 from __future__ import annotations
 
 import json
-import unicodedata
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -397,7 +396,7 @@ def _store_done(
         {
             "id": result.segment_id,
             "attempt": result.attempt,
-            "text": unicodedata.normalize("NFC", result.text),
+            "text": result.text,
             "token_ids": list(result.token_ids),
             "token_logprobs": list(result.token_logprobs),
             "mean_logprob": result.mean_logprob,

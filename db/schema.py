@@ -289,8 +289,6 @@ class Segment(Base):
         CheckConstraint("end_sample > start_sample AND start_sample >= 0", name="span_positive"),
         CheckConstraint("(state = 'running') = (worker_id IS NOT NULL)", name="running_has_worker"),
         CheckConstraint("(state = 'done') = (text IS NOT NULL)", name="done_has_text"),
-        # texts of before this rule are not checked: that would have read every row
-        CheckConstraint("text IS NFC NORMALIZED", name="text_is_nfc", info={"not_valid": True}),
         CheckConstraint("state <> 'failed' OR failure_reason IS NOT NULL", name="failure_has_reason"),
         Index("ix_segments_pending", "priority", "id", postgresql_where=sql("state = 'pending'")),
         Index("ix_segments_running", "worker_id", postgresql_where=sql("state = 'running'")),

@@ -30,6 +30,8 @@ DROP TRIGGER search_follow_programme ON public.recordings;
 DROP TRIGGER search_follow_current ON public.transcripts;
 DROP TRIGGER search_follow_text ON public.segments;
 DROP TRIGGER search_follow_new ON public.segments;
+DROP TRIGGER segments_text_nfc ON public.segments;
+DROP FUNCTION public.segments_text_to_nfc;
 DROP FUNCTION public.search_follow_recording, public.search_follow_transcript, public.search_follow_segment,
     public.search_index, public.search_document, public.search_programme_facet, public.search_day;
 DROP TABLE public.search_backfill, public.search_new_words, public.search_words, public.search_segments;
@@ -74,17 +76,12 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("role_name", name=op.f("pk_sql_users")),
     )
-    # not checked against what is there: that would read every row
-    op.execute(
-        "ALTER TABLE segments ADD CONSTRAINT ck_segments_text_is_nfc CHECK (text IS NFC NORMALIZED) NOT VALID"
-    )
     run_file("search_triggers.sql")
 
 
 def downgrade() -> None:
     lock_tables("segments", "transcripts", "recordings", "broadcasters")
     op.execute(DROP)
-    op.execute("ALTER TABLE segments DROP CONSTRAINT ck_segments_text_is_nfc")
     op.drop_table("sql_users")
     op.drop_index("ix_transcripts_uncounted", table_name="transcripts")
     op.drop_column("transcripts", "failed_gap_samples")

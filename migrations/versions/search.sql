@@ -37,7 +37,7 @@ BEGIN ATOMIC
     FROM unnest('{me,te,che,lle,nos,vos,lles,se,lo,la,los,las,na,nas,o,a,os,as,no}'::text[]) AS p (pronoun)
     CROSS JOIN LATERAL (SELECT left(search_verb_stems.form, -char_length(p.pronoun)) AS verb) b
     CROSS JOIN LATERAL unnest(ARRAY[b.verb, public.search_fold(b.verb)]
-        || CASE WHEN p.pronoun IN ('lo', 'la', 'los', 'las')  -- facelo: facer, facelos: faces
+        || CASE WHEN p.pronoun IN ('lo', 'la', 'los', 'las')  -- atopámolo: atopamos
                 THEN ARRAY[b.verb || 'r', public.search_fold(b.verb) || 'r', b.verb || 's', public.search_fold(b.verb) || 's']
                 WHEN p.pronoun = 'nos' THEN ARRAY[b.verb || 's', public.search_fold(b.verb) || 's']
                 ELSE '{}'::text[] END) AS c (candidate)
@@ -180,6 +180,14 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION public.search_index(bigint[]) IS
     'Indexes those of the given segments that have a text and belong to a current transcript; anew where they were.';
+
+CREATE FUNCTION public.segments_text_to_nfc() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    NEW.text := normalize(NEW.text, NFC);
+    RETURN NEW;
+END $$;
+REVOKE ALL ON FUNCTION public.segments_text_to_nfc FROM PUBLIC;
 
 CREATE FUNCTION public.search_follow_segment() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp

@@ -45,6 +45,7 @@ DECLARE
     one_rank text[];
     all_match text[] := '{}';
     all_rank text[] := '{}';
+    n_words integer := 0;
 BEGIN
     pairs := '{}'; forms := '{}'; stems := '{}'; prefixes := '{}'; phrases := '{}'; has_wide_prefix := false;
     IF query IS NULL OR char_length(query) > 1000 THEN
@@ -113,7 +114,8 @@ BEGIN
             all_match := all_match || ('(' || array_to_string(one, ' & ') || ')');
             all_rank := all_rank || ('(' || array_to_string(one_rank, ' & ') || ')');
         END IF;
-        IF cardinality(all_match) > 100 OR cardinality(words) > 100 THEN
+        n_words := n_words + cardinality(words);
+        IF n_words > 100 THEN
             RAISE EXCEPTION 'a search takes up to 100 words: shorten it' USING ERRCODE = 'invalid_parameter_value';
         END IF;
     END LOOP;
@@ -196,8 +198,8 @@ CREATE FUNCTION public.search_newest(
     SET plan_cache_mode = force_generic_plan  -- the windows' plan is always the index: planned once, not per window
 AS $$
 DECLARE
-    few CONSTANT integer := 20000;
-    dense CONSTANT integer := 3000;
+    few CONSTANT integer := 20000;  -- rows read within the time that a search may take
+    dense CONSTANT integer := 3000;  -- more in one window than a search wants: look at a narrower one
     shifts CONSTANT integer[] := '{12,15,18,21}';
     names CONSTANT text[] := '{/w,/v,/u,/t}';
     widest integer := 4;

@@ -3,6 +3,9 @@
 ALTER TABLE public.search_segments ADD CONSTRAINT fk_search_segments_segment_id
     FOREIGN KEY (segment_id) REFERENCES public.segments (id) ON DELETE CASCADE;
 
+-- one way to write each letter; a trigger and not a constraint, because workers of before do not know of it
+CREATE TRIGGER segments_text_nfc BEFORE INSERT OR UPDATE OF text ON public.segments
+    FOR EACH ROW WHEN (NEW.text IS NOT NFC NORMALIZED) EXECUTE FUNCTION public.segments_text_to_nfc();
 CREATE TRIGGER search_follow_new AFTER INSERT ON public.segments
     FOR EACH ROW WHEN (NEW.text IS NOT NULL) EXECUTE FUNCTION public.search_follow_segment();
 CREATE TRIGGER search_follow_text AFTER UPDATE OF text ON public.segments

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import unicodedata
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -173,6 +174,17 @@ def test_many_workers_at_once_store_every_segment_exactly_once(
     assert rows(engine, "SELECT count(*), max(attempt) FROM attempts WHERE segment_id IS NOT NULL") == [
         (200, 1)
     ]
+
+
+def test_texts_are_stored_in_one_form_whoever_writes_them(
+    engine: Engine, new_worker: NewWorker, make_recording: Make
+) -> None:
+    make_recording()
+    worker = new_worker()
+    split(engine, worker, transcript(1))
+    claims = claim(engine, worker, model(engine))
+    store(engine, worker, claims, unicodedata.normalize("NFD", "canción, niño"))
+    assert [row.text for row in rows(engine, "SELECT text FROM segments")] == ["canción, niño"]
 
 
 def test_a_killed_workers_claims_go_back_and_its_late_results_are_dropped(
