@@ -8,8 +8,8 @@ SELECT programme_kind, count(*) AS n_drawn,
        round(100.0 * count(*) FILTER (WHERE said.transcribed = said.corrected) / count(*), 1) AS right_percent
 FROM archive.corrections c
 CROSS JOIN LATERAL (
-    SELECT regexp_replace(lower(c.transcribed), '[^[:alnum:]]+', ' ', 'g') AS transcribed,
-           regexp_replace(lower(c.corrected), '[^[:alnum:]]+', ' ', 'g') AS corrected
+    SELECT trim(regexp_replace(lower(c.transcribed), '[^[:alnum:]]+', ' ', 'g')) AS transcribed,
+           trim(regexp_replace(lower(c.corrected), '[^[:alnum:]]+', ' ', 'g')) AS corrected
 ) AS said
 WHERE c.is_current AND c.is_drawn
 GROUP BY programme_kind

@@ -1,9 +1,9 @@
--- Comments of schema `archive`, contract 1.0: docs/sql.md is made from them.
+-- Comments of schema `archive`, contract 1.0: docs/sql-dictionary.md is made from them.
 
 COMMENT ON SCHEMA archive IS 'What analysts query: stable views and functions over the inner tables. Offsets are seconds from the start of the recording. archive.version() tells the contract''s version.';
 COMMENT ON FUNCTION archive.version() IS 'Version of this contract. Columns and functions may be added to it; nothing is removed or changed without a new first number.';
 COMMENT ON FUNCTION archive.timecode(numeric) IS 'Seconds as HH:MM:SS.mmm; hours run on past 24. Rounded to a thousandth.';
-COMMENT ON FUNCTION archive.search IS 'The newest 1,000 segments that match, best first, 1 to 100 rows at a time; pass the last row''s cursor as after to read on. query: words in any inflected form, "a phrase" as written, -without, begin*; accents and case do not matter. broadcaster, programme, model: by name; from and to: days of broadcast (of arrival where not known), both included. Row: rank, segment, recording, times in seconds and as timecode, and a snippet of the text with hits between <mark> and </mark>.';
+COMMENT ON FUNCTION archive.search IS 'Segments that match, 1 to 100 at a time: the newest 1,000, best first, then the next older 1,000, and so on; pass the last row''s cursor as after to read on. query: words in any inflected form, "a phrase" as written, -without, begin*; accents and case do not matter. broadcaster, programme, model: by name; from and to: days of broadcast (of arrival where not known), both included. Row: rank, segment, recording, times in seconds and as timecode, and a snippet of the text with the words that matched between <mark> and </mark>.';
 COMMENT ON FUNCTION archive.mentions IS 'Every segment of a current transcript that matches a query as archive.search takes it, unranked: for counting and joining. said_on: day of broadcast, or of arrival where that is not known.';
 COMMENT ON FUNCTION archive.search_count IS 'How many segments match a query as archive.search takes it, counted up to cap; is_exact is false where there are more.';
 
@@ -50,7 +50,7 @@ COMMENT ON COLUMN archive.transcripts.recording_id IS 'The recording (UUID; sort
 COMMENT ON COLUMN archive.transcripts.recording IS 'The recording''s file name, with its folders inside the batch, separated by /.';
 COMMENT ON COLUMN archive.transcripts.programme IS 'Programme that the recording belongs to, as the submitter named it; NULL where not given.';
 COMMENT ON COLUMN archive.transcripts.broadcaster IS 'Name of the broadcaster that the row belongs to.';
-COMMENT ON COLUMN archive.transcripts.is_current IS 'True for the one transcript of a recording that is shown: the newest finished (the first one also while it is being made).';
+COMMENT ON COLUMN archive.transcripts.is_current IS 'True for the one transcript of a recording that is shown: the newest finished; until there is one, the one that is being made.';
 COMMENT ON COLUMN archive.transcripts.model_id IS 'The model; NULL until the first segment is claimed.';
 COMMENT ON COLUMN archive.transcripts.model IS 'Name of the model; NULL until the first segment is claimed.';
 COMMENT ON COLUMN archive.transcripts.is_demo_model IS 'True for the small model trained on synthetic speech: say so wherever its text is shown.';
@@ -60,10 +60,10 @@ COMMENT ON COLUMN archive.transcripts.decode_settings IS 'Settings of the genera
 COMMENT ON COLUMN archive.transcripts.splitter_version IS 'Algorithm and settings that found the segments.';
 COMMENT ON COLUMN archive.transcripts.code_version IS 'Version of Fonoteca that made it.';
 COMMENT ON COLUMN archive.transcripts.duration_s IS 'Length of the recording in seconds: transcribed_s + no_speech_s + failed_s once it is finished.';
-COMMENT ON COLUMN archive.transcripts.transcribed_s IS 'Seconds with text; NULL until it is finished.';
+COMMENT ON COLUMN archive.transcripts.transcribed_s IS 'Seconds of its done segments, with a text or an empty one; NULL until it is finished.';
 COMMENT ON COLUMN archive.transcripts.no_speech_s IS 'Seconds without speech; NULL until it is finished.';
 COMMENT ON COLUMN archive.transcripts.failed_s IS 'Seconds that could not be decoded or transcribed; NULL until it is finished.';
-COMMENT ON COLUMN archive.transcripts.n_done_segments IS 'Segments with text; NULL until it is finished, and for older transcripts until the sweep has counted them.';
+COMMENT ON COLUMN archive.transcripts.n_done_segments IS 'Segments that are done, with a text or an empty one; NULL until it is finished, and for older transcripts until the sweep has counted them.';
 COMMENT ON COLUMN archive.transcripts.n_failed_segments IS 'Segments that failed; NULL until it is finished, and for older transcripts until the sweep has counted them.';
 COMMENT ON COLUMN archive.transcripts.created_at IS 'When it was begun.';
 COMMENT ON COLUMN archive.transcripts.finished_at IS 'When its last segment was stored; NULL before.';
@@ -85,7 +85,7 @@ COMMENT ON COLUMN archive.all_segments.duration_s IS 'Its length in seconds.';
 COMMENT ON COLUMN archive.all_segments.start_timecode IS 'Where it begins, HH:MM:SS.mmm, with the recording''s timecode offset added; hours run on past 24.';
 COMMENT ON COLUMN archive.all_segments.end_timecode IS 'Where it ends, HH:MM:SS.mmm, with the recording''s timecode offset added; hours run on past 24.';
 COMMENT ON COLUMN archive.all_segments.state IS 'pending, running, done or failed.';
-COMMENT ON COLUMN archive.all_segments.text IS 'What the model wrote, raw (Unicode NFC); NULL unless the state is done; empty where it heard nothing.';
+COMMENT ON COLUMN archive.all_segments.text IS 'What the model wrote, raw (Unicode NFC; before this contract as it came); NULL unless the state is done; empty where it heard nothing.';
 COMMENT ON COLUMN archive.all_segments.n_words IS 'Words of the text: runs of characters other than white space; NULL without a text.';
 COMMENT ON COLUMN archive.all_segments.confidence IS 'Geometric mean of the token probabilities, 0 to 1.';
 COMMENT ON COLUMN archive.all_segments.mean_logprob IS 'Mean of the natural logarithms of the token probabilities.';
@@ -114,7 +114,7 @@ COMMENT ON COLUMN archive.segments.duration_s IS 'Its length in seconds.';
 COMMENT ON COLUMN archive.segments.start_timecode IS 'Where it begins, HH:MM:SS.mmm, with the recording''s timecode offset added; hours run on past 24.';
 COMMENT ON COLUMN archive.segments.end_timecode IS 'Where it ends, HH:MM:SS.mmm, with the recording''s timecode offset added; hours run on past 24.';
 COMMENT ON COLUMN archive.segments.state IS 'pending, running, done or failed.';
-COMMENT ON COLUMN archive.segments.text IS 'What the model wrote, raw (Unicode NFC); NULL unless the state is done; empty where it heard nothing.';
+COMMENT ON COLUMN archive.segments.text IS 'What the model wrote, raw (Unicode NFC; before this contract as it came); NULL unless the state is done; empty where it heard nothing.';
 COMMENT ON COLUMN archive.segments.n_words IS 'Words of the text: runs of characters other than white space; NULL without a text.';
 COMMENT ON COLUMN archive.segments.confidence IS 'Geometric mean of the token probabilities, 0 to 1.';
 COMMENT ON COLUMN archive.segments.mean_logprob IS 'Mean of the natural logarithms of the token probabilities.';
@@ -205,7 +205,7 @@ COMMENT ON COLUMN archive.quality_runs.set_sha256 IS 'SHA-256 over the set''s te
 COMMENT ON COLUMN archive.quality_runs.n_utterances IS 'Utterances of the set.';
 COMMENT ON COLUMN archive.quality_runs.purpose IS 'nightly or manual.';
 COMMENT ON COLUMN archive.quality_runs.night IS 'Local date of the morning that the night ends in; NULL for a manual run.';
-COMMENT ON COLUMN archive.quality_runs.model IS 'Name of the model; NULL until the first segment is claimed.';
+COMMENT ON COLUMN archive.quality_runs.model IS 'Name of the model that was measured; NULL until a worker has begun.';
 COMMENT ON COLUMN archive.quality_runs.weights_sha256 IS 'SHA-256 of the model''s weights, as hexadecimal digits.';
 COMMENT ON COLUMN archive.quality_runs.is_demo_model IS 'True for the small model trained on synthetic speech: say so wherever its text is shown.';
 COMMENT ON COLUMN archive.quality_runs.prompt IS 'What the model was asked, whole.';
@@ -221,7 +221,7 @@ COMMENT ON COLUMN archive.quality_runs.is_baseline IS 'True for the run that nig
 COMMENT ON VIEW archive.quality_scores IS 'One row per evaluation run and normaliser: error counts and rates. Seen by readers of all broadcasters only.';
 COMMENT ON COLUMN archive.quality_scores.run_id IS 'The evaluation run.';
 COMMENT ON COLUMN archive.quality_scores.held_out_set IS 'Name of the held-out set.';
-COMMENT ON COLUMN archive.quality_scores.model IS 'Name of the model; NULL until the first segment is claimed.';
+COMMENT ON COLUMN archive.quality_scores.model IS 'Name of the model that was measured.';
 COMMENT ON COLUMN archive.quality_scores.night IS 'Local date of the morning that the night ends in; NULL for a manual run.';
 COMMENT ON COLUMN archive.quality_scores.normalizer IS 'What was done to both texts before they were compared.';
 COMMENT ON COLUMN archive.quality_scores.n_utterances IS 'Utterances scored.';
@@ -248,7 +248,7 @@ COMMENT ON COLUMN archive.quality_daily.subject IS 'Name of the held-out set, or
 COMMENT ON COLUMN archive.quality_daily.verdict IS 'ok, watch, regressed or improved.';
 COMMENT ON COLUMN archive.quality_daily.cause IS 'What the verdict rests on: nothing, one_night, chart (the sum over nights), not_measured or below_margin.';
 COMMENT ON COLUMN archive.quality_daily.sentence IS 'The verdict as a sentence.';
-COMMENT ON COLUMN archive.quality_daily.model IS 'Name of the model; NULL until the first segment is claimed.';
+COMMENT ON COLUMN archive.quality_daily.model IS 'Name of the model that was measured; NULL where none was.';
 COMMENT ON COLUMN archive.quality_daily.wer IS 'Word error rate over all words, as a fraction; NULL where there are no words.';
 COMMENT ON COLUMN archive.quality_daily.wer_low IS 'Lower end of its 95 % interval, over clusters (speakers or programmes).';
 COMMENT ON COLUMN archive.quality_daily.wer_high IS 'Upper end of its 95 % interval, over clusters (speakers or programmes).';
@@ -267,7 +267,7 @@ COMMENT ON COLUMN archive.quality_daily.evidence IS 'Programmes, strata or measu
 
 COMMENT ON VIEW archive.quality_measures IS 'One row per night, model, unit and measure: what needs no references, beside its own history. Decades are of all broadcasters, and seen by their readers only.';
 COMMENT ON COLUMN archive.quality_measures.night IS 'Local date of the morning that the night ends in.';
-COMMENT ON COLUMN archive.quality_measures.model IS 'Name of the model; NULL until the first segment is claimed.';
+COMMENT ON COLUMN archive.quality_measures.model IS 'Name of the model whose texts were measured.';
 COMMENT ON COLUMN archive.quality_measures.unit_kind IS 'broadcaster, programme or decade.';
 COMMENT ON COLUMN archive.quality_measures.broadcaster IS 'Name of the broadcaster; NULL for a decade, which is of all.';
 COMMENT ON COLUMN archive.quality_measures.unit IS 'Name of the broadcaster or programme, or the decade.';
@@ -304,8 +304,8 @@ COMMENT ON COLUMN archive.search_hit.broadcast_on IS 'Day of the first broadcast
 COMMENT ON COLUMN archive.search_hit.start_s IS 'Where it begins, in seconds from the start of the recording.';
 COMMENT ON COLUMN archive.search_hit.end_s IS 'Where it ends, in seconds from the start of the recording.';
 COMMENT ON COLUMN archive.search_hit.start_timecode IS 'Where it begins, HH:MM:SS.mmm, with the recording''s timecode offset added; hours run on past 24.';
-COMMENT ON COLUMN archive.search_hit.snippet IS 'Up to 40 words of the text as written, with hits between <mark> and </mark>; the text itself is not escaped.';
-COMMENT ON COLUMN archive.search_hit.model IS 'Name of the model; NULL until the first segment is claimed.';
+COMMENT ON COLUMN archive.search_hit.snippet IS 'Up to 40 words of the text as written, with the words that matched between <mark> and </mark>; the text itself is not escaped.';
+COMMENT ON COLUMN archive.search_hit.model IS 'Name of the model that wrote the text.';
 COMMENT ON COLUMN archive.search_hit.is_demo_model IS 'True for the small model trained on synthetic speech: say so wherever its text is shown.';
 COMMENT ON COLUMN archive.search_hit.cursor IS 'Pass it as after to read on behind this row.';
 

@@ -153,10 +153,10 @@ ANSWERS: dict[str, list[tuple[Any, ...]]] = {
         ("arquivo-oral", TAPES, 0, 0.006, 0.0),
         ("arquivo-oral", None, 0, 0.001, 0.0),
         ("radio-costa", SEA, 0, 0.014, 0.0),
-        ("tele-val", PARTY, 0, 0.001, 0.0),
+        ("tele-val", PARTY, 0, 0.003, 0.0),
     ],
-    # 7 of 33 segments of 2024 speak of strikes: (3/7)/(3/33), (2/7)/(3/33), (5/7)/(17/33)
-    "words-that-go-together": [("metal", 3, 3, 4.71), ("buses", 2, 3, 3.14), ("vigo", 5, 17, 1.39)],
+    # 7 of 34 segments of 2024 (one is empty) speak of strikes: (3/7)/(3/34), (2/7)/(3/34), (5/7)/(17/34)
+    "words-that-go-together": [("metal", 3, 3, 4.86), ("buses", 2, 3, 3.24), ("vigo", 5, 17, 1.43)],
     # twice "acordo", before others in the alphabet; with the replaced transcript there would be three of "metal"
     "most-said-words": [("folga", 4, 4), ("costa", 3, 3), ("acordo", 2, 2)],
     # the third one says "folgas"; bulletins begin at eight o'clock
@@ -191,7 +191,8 @@ ANSWERS: dict[str, list[tuple[Any, ...]]] = {
         ("mar-de-fora-2024-04-14.wav", SEA, "00:00:02.500", 15.0, 2),
         ("telexornal-2024-05-20.mp4", NEWS, "00:00:02.500", 15.0, 3),
     ],
-    "without-speech": [("tele-val", PARTY, "a-festa-2024-03-02.mp4", 25.0, 25.0)],
+    # in 5 s of it the model heard nothing
+    "without-speech": [("tele-val", PARTY, "a-festa-2024-03-02.mp4", 25.0, 20.0)],
     "new-programmes": [("radio-costa", SEA, "2024-02-11", 2), ("tele-val", PARTY, "2024-02-24", 2)],
     # SHA-256 of "1"
     "duplicates": [
@@ -235,7 +236,7 @@ ANSWERS: dict[str, list[tuple[Any, ...]]] = {
     ],
     # of the news' two corrections the newer one counts; "entón" was put in, so that segment is not looked at
     "correction-pairs": [("bigo", "vigo", 2, 2), ("lugo", "monforte", 1, 1)],
-    # a comma more is no error; the news' segment that a person chose is not counted
+    # a comma more and a full stop less are no errors; the news' segment that a person chose is not counted
     "right-as-it-stands": [("interview", 2, 1, 50.0), ("news", 2, 0, 0.0)],
     # 120 of 1,000, 118, 150; 100 of 2,000, 104, 80
     "wer-over-time": [
@@ -270,7 +271,7 @@ ANSWERS: dict[str, list[tuple[Any, ...]]] = {
     ],
     # work of replaced transcripts counts too: 7.5 and 10 s of June 1
     "throughput": [
-        ("2024-06-01", 16, 82.5, 3, 27.5),
+        ("2024-06-01", 17, 87.5, 3, 29.2),
         ("2024-06-02", 9, 37.5, 3, 12.5),
         ("2024-06-03", 15, 57.5, 2, 28.8),
         ("2024-06-04", 1, 5.0, 1, 5.0),
