@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import itertools
+import lzma
 import tempfile
 import threading
 import time
@@ -25,6 +26,7 @@ import redis
 import structlog
 from sqlalchemy import Engine, create_engine, make_url, text
 
+import db.lexicon
 from compose.local.postgres import EmbeddedPostgres
 from compose.local.valkey import EmbeddedValkey
 from db.batches import NewRecording, create_batch
@@ -183,6 +185,14 @@ def engine(database_url: str) -> Iterator[Engine]:
     engine = make_engine(database_url, application_name="tests")
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def small_lexicon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Migrations of the test load three forms for search, the same way: 252,000 take a second each time."""
+    file = tmp_path / "small-lexicon.tsv.xz"
+    file.write_bytes(lzma.compress(b"cantou\tcant\nchoveu\tchov\nperda\tperd\n"))
+    monkeypatch.setattr(db.lexicon, "LEXICON_FILE", file)
 
 
 @pytest.fixture

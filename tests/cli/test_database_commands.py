@@ -56,6 +56,7 @@ def test_keys_refuse_what_is_not_there(fonoteca: Callable[..., Ended]) -> None:
     assert json.loads(fonoteca("keys", "list", "--json").out) == []
 
 
+@pytest.mark.usefixtures("small_lexicon")
 def test_migrate_says_from_where_to_where(
     fonoteca: Callable[..., Ended], make_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from tests.db.catalogue import catalogue, columns, fingerprint, tables
 
 
 @pytest.fixture
-def empty(make_database: Callable[..., str]) -> Iterator[Engine]:
+def empty(make_database: Callable[..., str], small_lexicon: None) -> Iterator[Engine]:
     """An engine on a database that nothing has migrated."""
     engine = make_engine(make_database(migrated=False), application_name="tests")
     yield engine

@@ -9,12 +9,13 @@ from tests.search_recall import measure
 
 
 def test_inflected_forms_are_found(engine: Engine) -> None:
+    # `python -m tests.search_recall` measures all pairs
     with transaction(engine) as tx:
-        recalls, conflations = measure(tx.connection, every=5)
+        recalls, conflations = measure(tx.connection, every=4)
     assert [(kind, recall.n) for kind, recall in recalls.items()] == [
-        ("noun", 1000),
-        ("verb", 1000),
-        ("clitic", 500),
+        ("noun", 250),
+        ("verb", 250),
+        ("clitic", 125),
     ]
     assert recalls["noun"].rate >= 0.97, recalls["noun"].missed
     assert recalls["verb"].rate >= 0.95, recalls["verb"].missed
