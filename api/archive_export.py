@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import uuid
+from contextlib import ExitStack
 from typing import Annotated
 
-import structlog
 from fastapi import APIRouter, Query, Response
 from psycopg.errors import QueryCanceled
 from pydantic import BaseModel
@@ -28,7 +28,6 @@ MAX_EXPORTS = 4
 MAX_RECORDING_IDS = 1000
 
 router = APIRouter(prefix="/v1/archive", tags=["archive"])
-log = structlog.get_logger(__name__)
 
 _free_exports = threading.BoundedSemaphore(MAX_EXPORTS)
 
@@ -125,35 +124,28 @@ def get_view(
             f"{MAX_EXPORTS} views are being read from this server already: try again in a minute",
             headers={"Retry-After": "60"},
         )
-    pieces = None
-    try:
-        rows = open_rows(parts.engine, caller.id, caller.name, found, chosen, filters, ROW_FORMS[format])
-
-        def give_back() -> None:
-            try:
-                rows.close()
-            finally:
-                _free_exports.release()
-
-        pieces = Pieces(write_file(format, chosen, rows.chunks(), about), cancel=rows.cancel, close=give_back)
-        first = pieces.next()
-        if format is FileFormat.CSV:  # the line of names says nothing of the query: have a row too
-            first = (first or b"") + (pieces.next() or b"")
-    except FilterNotForView as error:
-        _free_exports.release()
-        raise FilterUnfit(str(error)) from error
-    except BaseException as error:
-        if pieces is None:
-            _free_exports.release()
-        else:
-            pieces.close()
-        if isinstance(error, DBAPIError) and isinstance(error.orig, QueryCanceled):
+    with ExitStack() as held:  # given back here where anything fails, else by the file when it ends
+        held.callback(_free_exports.release)
+        try:
+            rows = open_rows(parts.engine, caller.id, caller.name, found, chosen, filters, ROW_FORMS[format])
+            held.callback(rows.close)
+            written = write_file(format, chosen, rows.chunks(), about)
+            pieces = Pieces(written, cancel=rows.cancel, close=held.pop_all().close)
+            held.callback(pieces.close)
+            first = pieces.next()
+            if format is FileFormat.CSV:  # the line of names says nothing of the query: have a row too
+                first = (first or b"") + (pieces.next() or b"")
+        except FilterNotForView as error:
+            raise FilterUnfit(str(error)) from error
+        except DBAPIError as error:
+            if not isinstance(error.orig, QueryCanceled):
+                raise
             raise ExportTimeout(
                 f"view {found.name} gave no row within {archive_views.STATEMENT_TIMEOUT_S} s: "
                 "ask for fewer recordings or days",
                 headers={"Retry-After": "60"},
             ) from error
-        raise
+        held.pop_all()
     return StreamedFile(
         first, pieces, media_type=MEDIA_TYPES[format], file_name=f"{found.name}.{format.value}"
     )

@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1/search", tags=["search"])
 
 MAX_QUERY_CHARS = 1000
 SEARCH_TIMEOUT_S = 10
-"""Longest that one search may work in the database; the slowest measured is a hundred times faster."""
+"""Longest that finding a page may take in the database, and again that counting the matches may."""
 
 ESCAPED_MARK = re.compile(r"&lt;mark&gt;(.*?)&lt;/mark&gt;", re.DOTALL)
 
@@ -54,7 +54,7 @@ class Asked:
 
 
 def marked(snippet: str) -> Markup:
-    """A snippet as HTML: everything escaped but the marks around hits."""
+    """A snippet as HTML: everything escaped but the marks around words that matched."""
     return Markup(ESCAPED_MARK.sub(r"<mark>\1</mark>", str(escape(snippet))))  # noqa: S704 - escaped just here
 
 
@@ -117,7 +117,7 @@ class Hit(BaseModel):
     """The time the clock of the recording shows there, HH:MM:SS.mmm."""
     rank: float
     snippet: str
-    """Plain text with hits between `<mark>` and `</mark>`, as `archive.search` gives it: not HTML."""
+    """Plain text, words that matched between `<mark>` and `</mark>`, as `archive.search` gives it: not HTML."""
     snippet_html: str
     """The same as HTML, everything escaped but the marks."""
     model: str | None
@@ -155,7 +155,7 @@ class Hit(BaseModel):
 class Matches(BaseModel):
     n: int
     is_exact: bool
-    """False: there are at least so many."""
+    """False: there are more than so many."""
 
 
 class SearchAnswer(BaseModel):
@@ -167,7 +167,7 @@ class SearchAnswer(BaseModel):
 
 
 Words = Annotated[str, Query(max_length=MAX_QUERY_CHARS), AfterValidator(printable)]
-Exactly = Annotated[str, Query(max_length=300), AfterValidator(printable)]
+FilterName = Annotated[str, Query(max_length=300), AfterValidator(printable)]
 
 
 @router.get("")
@@ -175,13 +175,13 @@ def search_archive(
     caller: Caller,
     parts: UsesParts,
     q: Annotated[Words, Field(description='Words in any form, "a phrase", -without, beginn*.')],
-    programme: Annotated[Exactly | None, Query(description="Name of the programme.")] = None,
+    programme: Annotated[FilterName | None, Query(description="Name of the programme.")] = None,
     from_: Annotated[
         IsoDate | None,
         Query(alias="from", description="First day of broadcast, or of arrival where unknown."),
     ] = None,
     to: Annotated[IsoDate | None, Query(description="Last day, included.")] = None,
-    model: Annotated[Exactly | None, Query(description="Name of the model.")] = None,
+    model: Annotated[FilterName | None, Query(description="Name of the model.")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_HITS)] = 20,
     after: Annotated[
         str | None, Query(max_length=500, description="`next` of the page before."), AfterValidator(printable)

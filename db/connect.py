@@ -23,7 +23,7 @@ def make_engine(database_url: str, *, application_name: str, pool_size: int = 5)
     """An engine on `database_url` (driver psycopg 3). Connects on first use.
 
     Server-side prepared statements stay off (`prepare_threshold=None`): a generic plan for the queue and
-    search queries can be a hundred times slower than one made for the values at hand.
+    search queries can be far slower than one made for the values at hand.
     """
     return create_engine(
         database_url,

@@ -4,7 +4,8 @@ What they could otherwise do: fill the disk with temporary tables, large objects
 locks by which workers show that they live, run code that catches its own cancellation, and read who else is
 connected. Most of it only a superuser can take away, or the database's owner; what could not be is told.
 
-It holds for one database, and is done anew with every SQL user: a restored database has lost it.
+It holds for one database, and is done anew with every SQL user. A restore from `pg_dump --create` keeps it; without
+`--create` the part that lies on the database itself (temporary tables) is lost.
 """
 
 from __future__ import annotations

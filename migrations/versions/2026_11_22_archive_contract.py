@@ -70,9 +70,9 @@ POLICIES: dict[str, str | None] = {
 PRIVATE = """
     public.recordings_check_transition, public.segments_check_transition, public.search_follow_segment,
     public.search_follow_transcript, public.search_follow_recording, public.search_fold, public.search_tokens,
-    public.search_stems, public.search_unknown_stems, public.search_verb_stems, public.search_pair, public.search_programme_facet, public.search_day, public.search_document,
-    public.search_snippet, public.visible_broadcasters, archive.timecode"""
-"""Functions of before that everybody could call."""
+    public.search_stems, public.search_unknown_stems, public.search_verb_stems, public.search_pair,
+    public.search_programme_facet, public.search_day, public.search_document, public.search_snippet, public.visible_broadcasters, archive.timecode"""
+"""Functions that 0001 to 0003 made and left open to PUBLIC."""
 
 ROLES = """
 DO $$ BEGIN

@@ -1,4 +1,4 @@
-"""Schema `archive` is what the committed snapshot says, every part of it explained, and fast where it must be."""
+"""Schema `archive` is what the committed snapshot says, every part of it explained, and named by the conventions."""
 
 from __future__ import annotations
 
