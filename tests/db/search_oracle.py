@@ -47,8 +47,8 @@ def fold(word: str) -> str:
 
 
 def words(content: str) -> list[str]:
-    """The words of a text, folded; one of more than 64 signs counts as several."""
-    return [fold(word) for word in re.findall(r"[^\W_]{1,64}", unicodedata.normalize("NFC", content))]
+    """The words of a text, folded; one of more than 64 letters is known by its first 64."""
+    return [fold(word)[:64] for word in re.findall(r"[^\W_]+", unicodedata.normalize("NFC", content))]
 
 
 _LEMMA_OF = {fold(form): number for number, forms in enumerate(LEMMAS) for form in forms}
