@@ -126,6 +126,7 @@ class Recording(Base):
         one_of("state", RecordingState),
         UniqueConstraint("batch_id", "name"),
         CheckConstraint("size_bytes > 0", name="size_positive"),
+        CheckConstraint("timecode_offset_ms >= 0", name="timecode_offset_known"),
         CheckConstraint("state NOT IN ('failed') OR failure_reason IS NOT NULL", name="failure_has_reason"),
         CheckConstraint("(state = 'splitting') = (worker_id IS NOT NULL)", name="splitting_has_worker"),
         Index(

@@ -54,6 +54,9 @@ def upgrade() -> None:
     copy_lexicon(op.get_bind())
     lock_tables("segments", "transcripts", "recordings", "broadcasters")
     op.add_column("recordings", sa.Column("timecode_offset_ms", sa.BigInteger(), nullable=True))
+    op.create_check_constraint(
+        op.f("ck_recordings_timecode_offset_known"), "recordings", "timecode_offset_ms >= 0"
+    )
     op.add_column("transcripts", sa.Column("done_segments", sa.Integer(), nullable=True))
     op.add_column("transcripts", sa.Column("failed_segments", sa.Integer(), nullable=True))
     op.add_column("transcripts", sa.Column("no_speech_gap_samples", sa.BigInteger(), nullable=True))

@@ -55,7 +55,8 @@ BEGIN
     FOR item IN
         SELECT coalesce(m.part[1], m.part[3]) = '-' AS negated, coalesce(m.part[2], m.part[4]) AS body,
                m.part[2] IS NOT NULL AS quoted
-        FROM regexp_matches(normalize(translate(query, '“”«»', '""""'), NFC) COLLATE "pg_c_utf8",
+        FROM regexp_matches(regexp_replace(normalize(translate(query, '“”«»', '""""'), NFC), '[\u0300-\u036f]', '', 'g')
+                            COLLATE "pg_c_utf8",
                             '(-?)"([^"]*)"?|(-?)([^\s"]+)', 'g') AS m (part)
     LOOP
         SELECT array_agg(t.word ORDER BY t.place), array_agg(left(public.search_fold(t.word), 64) ORDER BY t.place)
@@ -284,7 +285,9 @@ CREATE FUNCTION public.search_snippet(content text, forms text[], stems text[], 
     RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
 BEGIN ATOMIC
     WITH tokens AS MATERIALIZED (
-        SELECT t.place, t.gap, t.word, left(public.search_fold(t.word), 64) AS folded FROM public.search_tokens(content) t
+        SELECT t.place, t.gap, t.word, left(public.search_fold(t.word), 64) AS folded,
+               left(lower(t.word COLLATE "pg_c_utf8"), 64) COLLATE "C" AS form
+        FROM public.search_tokens(content) t
     ), words AS MATERIALIZED (
         SELECT array_agg(t.folded ORDER BY t.place) AS folded, array_agg(t.place ORDER BY t.place) AS places
         FROM tokens t WHERE t.word <> ''
@@ -299,9 +302,13 @@ BEGIN ATOMIC
                t.word <> '' AND (
                    t.folded = ANY (forms)
                    OR EXISTS (SELECT FROM unnest(prefixes) x WHERE t.folded ^@ x)
-                   OR (cardinality(stems) > 0 AND public.search_stems(t.word) && stems)
+                   OR l.stems && stems
+                   -- a stem begins as its word does: most words need not be stemmed
+                   OR (l.form IS NULL AND EXISTS (SELECT FROM unnest(stems) x WHERE left(x, 2) = left(t.folded, 2))
+                       AND public.search_unknown_stems(t.form) && stems)
                    OR EXISTS (SELECT FROM in_phrases h WHERE t.place BETWEEN h.first AND h.last)) AS is_hit
         FROM tokens t
+        LEFT JOIN public.search_lexicon l ON l.form = t.form AND cardinality(stems) > 0
     ), shown AS (
         -- up to 40 words, the first hit not far from the beginning
         SELECT CASE WHEN max(m.place) <= 40 THEN 1
@@ -356,7 +363,7 @@ DECLARE
     facets text[];
     looked_up tsquery;
     parts text[];
-    ceiling bigint;
+    ceiling bigint := 9223372036854775807;
     after_rank real;
     after_id bigint;
     wanted integer := search."limit";
@@ -376,12 +383,10 @@ BEGIN
         ceiling := parts[1];
         after_rank := parts[2];
         after_id := parts[3];
-    ELSE
-        SELECT max(i.segment_id) + 1 INTO ceiling FROM public.search_segments i;
     END IF;
     SELECT * INTO parsed FROM public.search_parse(search.query);
     facets := public.search_facets(search.broadcaster, search.programme, search."from", search."to", search.model);
-    IF facets IS NULL OR ceiling IS NULL THEN
+    IF facets IS NULL THEN
         RETURN;
     END IF;
     looked_up := parsed.match;
@@ -391,16 +396,19 @@ BEGIN
     LOOP
         ids := public.search_newest(looked_up, parsed.pairs, search."from", search."to", ceiling, round_size,
                                     parsed.has_wide_prefix);
+        EXIT WHEN cardinality(ids) = 0;
+        -- what arrives while somebody reads on does not move the round; nor does a cursor tell others' ids
+        ceiling := ids[1] + 1;
         RETURN QUERY
             SELECT h.rank, h.segment_id, r.id, r.name, b.name, r.programme, r.broadcast_on,
                    round(s.start_sample / 16000.0, 3), round(s.end_sample / 16000.0, 3),
                    archive.timecode(s.start_sample / 16000.0 + coalesce(r.timecode_offset_ms, 0) / 1000.0),
-                   public.search_snippet(s.text, parsed.forms, parsed.stems, parsed.prefixes, parsed.phrases),
+                   public.search_snippet(normalize(s.text, NFC), parsed.forms, parsed.stems, parsed.prefixes, parsed.phrases),
                    m.name, m.is_demo, ceiling || '~' || h.rank || '~' || h.segment_id
             FROM (SELECT ts_rank(i.doc, parsed.rank_by, 1) AS rank, i.segment_id
                   FROM public.search_segments i WHERE i.segment_id = ANY (ids)) h
             JOIN public.segments s ON s.id = h.segment_id
-            JOIN public.transcripts t ON t.id = s.transcript_id
+            JOIN public.transcripts t ON t.id = s.transcript_id AND t.is_current
             JOIN public.recordings r ON r.id = s.recording_id
             JOIN public.broadcasters b ON b.id = s.broadcaster_id
             LEFT JOIN public.models m ON m.id = t.model_id

@@ -10,11 +10,12 @@ CREATE TRIGGER search_follow_new AFTER INSERT ON public.segments
     FOR EACH ROW WHEN (NEW.text IS NOT NULL) EXECUTE FUNCTION public.search_follow_segment();
 CREATE TRIGGER search_follow_text AFTER UPDATE OF text ON public.segments
     FOR EACH ROW WHEN (OLD.text IS DISTINCT FROM NEW.text) EXECUTE FUNCTION public.search_follow_segment();
-CREATE TRIGGER search_follow_current AFTER UPDATE OF is_current ON public.transcripts
-    FOR EACH ROW WHEN (OLD.is_current IS DISTINCT FROM NEW.is_current)
+CREATE TRIGGER search_follow_current AFTER UPDATE OF is_current, model_id ON public.transcripts
+    FOR EACH ROW WHEN (OLD.is_current IS DISTINCT FROM NEW.is_current OR OLD.model_id IS DISTINCT FROM NEW.model_id)
     EXECUTE FUNCTION public.search_follow_transcript();
-CREATE TRIGGER search_follow_programme AFTER UPDATE OF programme, broadcast_on ON public.recordings
-    FOR EACH ROW WHEN (OLD.programme IS DISTINCT FROM NEW.programme OR OLD.broadcast_on IS DISTINCT FROM NEW.broadcast_on)
+CREATE TRIGGER search_follow_programme AFTER UPDATE OF programme, broadcast_on, received_at ON public.recordings
+    FOR EACH ROW WHEN ((OLD.programme, OLD.broadcast_on, OLD.received_at)
+                       IS DISTINCT FROM (NEW.programme, NEW.broadcast_on, NEW.received_at))
     EXECUTE FUNCTION public.search_follow_recording();
 
 -- what was stored before this migration is indexed in steps by the sweep, newest first

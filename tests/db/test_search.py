@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, text
 
 from db.connect import transaction
 from db.search import BadQuery, count_matches, search
+from tests.conftest import Said
 from tests.db import search_oracle as oracle
 from tests.db.search_oracle import LEMMAS, NothingToFind, Passage
 
@@ -405,3 +406,18 @@ def test_limits_and_cursors_that_are_none_are_refused(engine: Engine) -> None:
             with pytest.raises(BadQuery, match="cursor"):
                 search(connection, None, "barco", after=cursor)
             connection.rollback()
+
+
+def test_a_text_is_stored_and_found_whatever_words_it_holds(engine: Engine, make_transcript: Any) -> None:
+    said = {
+        "a word without end": "boas " + "ha" * 1500,
+        "a mark that joins no letter": "o pinq\u0303uin falou",
+    }
+    make_transcript([Said(n, n + 1, each) for n, each in enumerate(said.values())])
+    with transaction(engine) as tx:
+        assert [hit.snippet[:20] for hit in search(tx.connection, None, "boas").hits] == [
+            "<mark>boas</mark> ha"
+        ]
+        assert len(search(tx.connection, None, "ha" * 1500).hits) == 1
+        assert len(search(tx.connection, None, "pinq\u0303uin").hits) == 1
+        assert len(search(tx.connection, None, '"o pinq\u0303uin"').hits) == 1
