@@ -67,6 +67,32 @@ POLICIES: dict[str, str | None] = {
 }
 """Inner table -> whose rows `archive_owner` reads of it for the caller."""
 
+UNMEASURED: dict[str, list[str]] = {
+    "batches": ["name"],
+    "recordings": [
+        "name",
+        "programme",
+        "programme_kind",
+        "media_key",
+        "working_copy_key",
+        "media_info",
+        "failure_reason",
+    ],
+    "segments": ["text", "failure_reason"],
+    "gaps": ["reason"],
+    "attempts": ["error_message"],
+    "corrections": ["text", "corrected_by"],
+    "quality_measures": ["unit"],
+    "held_out_sets": ["name", "content_sha256"],
+    "quality_verdicts": ["subject", "sentence"],
+    "alerts": ["subject", "sentence"],
+}
+"""Inner table -> columns with a broadcaster's words, of which the planner keeps no statistics.
+
+It estimates with statistics of all rows, policies or not: EXPLAIN with `=`, `^@` or `<` would spell out the words of
+others. No query of ours is planned by what these columns hold.
+"""
+
 PRIVATE = """
     public.recordings_check_transition, public.segments_check_transition, public.search_follow_segment,
     public.search_follow_transcript, public.search_follow_recording, public.search_fold, public.search_tokens,
@@ -172,11 +198,31 @@ def unprotect(table: str) -> str:
     )
 
 
+def leave_unmeasured(table: str) -> str:
+    """Statement that drops the statistics of `table`'s columns with words, and has ANALYZE make no more.
+
+    ANALYZE would leave those there are. Readers and writers go on meanwhile.
+    """
+    columns = UNMEASURED[table]
+    steps = [f"ALTER TABLE public.{table} {', '.join(f'ALTER {name} SET STATISTICS 0' for name in columns)};"]
+    steps += [f"PERFORM pg_clear_attribute_stats('public', '{table}', '{name}', false);" for name in columns]
+    return f"DO $unmeasured$ BEGIN {' '.join(steps)} END $unmeasured$"
+
+
+def measure_again(table: str) -> str:
+    """Statement that undoes `leave_unmeasured`, from the next ANALYZE on."""
+    return f"ALTER TABLE public.{table} " + ", ".join(
+        f"ALTER {name} SET STATISTICS -1" for name in UNMEASURED[table]
+    )
+
+
 def upgrade() -> None:
     op.execute(ROLES)
     with op.get_context().autocommit_block():
         for table, condition in POLICIES.items():
             op.execute(protect(table, condition))
+        for table in UNMEASURED:
+            op.execute(leave_unmeasured(table))
     op.add_column(
         "sql_users",
         sa.Column("statement_timeout_s", sa.Integer(), server_default=sa.text("30"), nullable=False),
@@ -193,6 +239,8 @@ def downgrade() -> None:
     with op.get_context().autocommit_block():
         for table in POLICIES:
             op.execute(unprotect(table))
+        for table in UNMEASURED:
+            op.execute(measure_again(table))
     op.execute((FOLDER / "archive_before_contract.sql").read_text())
     op.execute(NO_GRANTS)
     op.execute(f"GRANT EXECUTE ON FUNCTION {PRIVATE} TO PUBLIC")
