@@ -50,7 +50,10 @@ def create(
     ] = None,
     label: Annotated[str, typer.Option("--label", help="What it is for, shown in the list.")] = "",
     statement_timeout: Annotated[
-        str, typer.Option("--statement-timeout", metavar="TIME", help="Longest query: 30s, 5min, 1h.")
+        str,
+        typer.Option(
+            "--statement-timeout", metavar="TIME", help="Longest query: 30s, 5min, 1h; at most 24h."
+        ),
     ] = "30s",
     connections: Annotated[
         int, typer.Option("--connections", min=1, max=1000, help="Connections that it may have at once.")
@@ -81,7 +84,7 @@ def create(
     note("keep this address: its password is not shown again")
     if left:
         note(
-            f"every role of this database still has: {', '.join(left)}. A superuser can take it: "
+            f"every role still has: {', '.join(left)}. A superuser can take it: "
             "docs/sql-access.md says what it means"
         )
     if as_json:

@@ -16,6 +16,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 WHO_IS_CONNECTED = "who is connected"
+OTHER_DATABASES = "connections to other databases"
+"""Told and never taken: other programs' databases are not ours to close."""
+NAMED = 5
+"""Databases that are told by name."""
 
 FUNCTIONS = {
     "advisory locks": (r"pg\_advisory\_%", r"pg\_try\_advisory\_%"),
@@ -30,7 +34,7 @@ VIEWS = ("pg_stat_activity", "pg_stat_replication", "pg_stat_ssl", "pg_stat_gssa
 
 @dataclass(frozen=True)
 class Hardening:
-    """What PUBLIC still has, since this connection's role may not take it: a line each."""
+    """What PUBLIC still has, since this connection's role may not take it or it is not ours to take: a line each."""
 
     left: tuple[str, ...]
 
@@ -61,6 +65,15 @@ def harden(connection: Connection) -> Hardening:
                 raise
         if connection.scalar(text(f"SELECT {part.still_public}")):
             left.append(part.purpose)
+    others = connection.scalars(
+        text(
+            "SELECT datname::text FROM pg_database WHERE datallowconn AND datname <> current_database() "
+            "AND has_database_privilege('public', oid, 'CONNECT') ORDER BY 1"
+        )
+    ).all()
+    if others:
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        left.append(f"{OTHER_DATABASES} ({', '.join(others[:NAMED])}{more})")
     return Hardening(tuple(left))
 
 

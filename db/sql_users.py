@@ -46,7 +46,13 @@ TEMP_FILE_LIMIT = "4GB"
 
 ENDING_TIMEOUT_S = 5.0
 
+LONGEST_STATEMENT_S = 24 * 3600
+LONGEST_LABEL = 300
+
 NAME_FORM = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
+"""Nothing here needs escaping between double quotes, which every statement puts around it: `user` is a fine name."""
+NO_NAMES = ("public", "none")
+"""PostgreSQL has no roles of these names."""
 
 
 class SqlUserRefused(Exception):
@@ -99,16 +105,27 @@ def create_sql_user(
 
     Raises:
         BroadcasterUnknown: no broadcaster has this name.
-        SqlUserRefused: the name is malformed or taken, a limit is not positive, or the connection's role may not
-            make roles.
+        SqlUserRefused: the name is malformed or taken, the label cannot be shown, a limit is out of bounds, or the
+            connection's role may not make roles.
     """
     role_name = role_name or f"reader_{secrets.token_hex(6)}"
-    if not NAME_FORM.fullmatch(role_name):
+    if role_name in NO_NAMES or not NAME_FORM.fullmatch(role_name):
         raise SqlUserRefused(
-            f"{role_name!r} cannot name a SQL user: use 1 to 63 of a-z, 0-9 and _, not beginning with a digit or pg_"
+            f"{role_name!r} cannot name a SQL user: use 1 to 63 of a-z, 0-9 and _, not beginning with a digit or pg_, "
+            f"and neither of the words {' and '.join(NO_NAMES)}"
+        )
+    if not label.isprintable() or len(label) > LONGEST_LABEL:
+        raise SqlUserRefused(
+            f"the label {label[:LONGEST_LABEL]!a} cannot be shown in a list: use up to {LONGEST_LABEL} signs that "
+            f"can be printed, without tabs and line breaks"
         )
     if statement_timeout_s < 1 or connections < 1:
         raise SqlUserRefused("a SQL user needs at least one second a statement and one connection")
+    if statement_timeout_s > LONGEST_STATEMENT_S:
+        raise SqlUserRefused(
+            f"a statement of {statement_timeout_s} s is too long: give a SQL user at most "
+            f"{LONGEST_STATEMENT_S // 3600} h. Exports that take longer can be read in parts"
+        )
     broadcaster_id = None
     if broadcaster is not None:
         owner = find_broadcaster(connection, broadcaster)
@@ -121,35 +138,36 @@ def create_sql_user(
         raise SqlUserRefused(f"the server has a role named {role_name} already: choose another name")
     password = secrets.token_urlsafe(32)
     transaction_s = max(TRANSACTION_S, 2 * statement_timeout_s)
+    quoted = f'"{role_name}"'
     statements = [
-        f"CREATE ROLE {role_name} LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS "
+        f"CREATE ROLE {quoted} LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS "
         f"CONNECTION LIMIT {connections:d} PASSWORD '{_verifier(connection, role_name, password)}'",
-        f"GRANT {READER_ROLE} TO {role_name} WITH INHERIT TRUE, SET FALSE",
-        f"ALTER ROLE {role_name} SET default_transaction_read_only = on",
-        f"ALTER ROLE {role_name} SET statement_timeout = '{statement_timeout_s:d}s'",
-        f"ALTER ROLE {role_name} SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_S:d}s'",
-        f"ALTER ROLE {role_name} SET transaction_timeout = '{transaction_s:d}s'",
-        f"ALTER ROLE {role_name} SET client_connection_check_interval = '10s'",
-        f"ALTER ROLE {role_name} SET search_path = archive",
-        f"ALTER ROLE {role_name} SET join_collapse_limit = {JOIN_LIMIT:d}",
-        f"ALTER ROLE {role_name} SET from_collapse_limit = {JOIN_LIMIT:d}",
+        f"GRANT {READER_ROLE} TO {quoted} WITH INHERIT TRUE, SET FALSE",
+        f"ALTER ROLE {quoted} SET default_transaction_read_only = on",
+        f"ALTER ROLE {quoted} SET statement_timeout = '{statement_timeout_s:d}s'",
+        f"ALTER ROLE {quoted} SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_S:d}s'",
+        f"ALTER ROLE {quoted} SET transaction_timeout = '{transaction_s:d}s'",
+        f"ALTER ROLE {quoted} SET client_connection_check_interval = '10s'",
+        f"ALTER ROLE {quoted} SET search_path = archive",
+        f"ALTER ROLE {quoted} SET join_collapse_limit = {JOIN_LIMIT:d}",
+        f"ALTER ROLE {quoted} SET from_collapse_limit = {JOIN_LIMIT:d}",
     ]
     try:
         for statement in statements:
             connection.exec_driver_sql(statement)
     except DBAPIError as error:
         if _sqlstate(error) != "42501":  # insufficient_privilege
-            raise
+            raise SqlUserRefused(f"the role {role_name} cannot be made: {_reason(error)}") from None
         raise SqlUserRefused(
             f"this connection's role may not make SQL users ({_reason(error)}): it needs CREATEROLE, and "
             f"{READER_ROLE} WITH ADMIN OPTION where another role made that"
-        ) from error
+        ) from None
     # the services' role sees and ends the sessions of roles whose rights it has; a superuser's all
     services = _tables_owner(connection)
     if not services.is_superuser:
-        connection.execute(text(f"GRANT {role_name} TO {services.quoted} WITH INHERIT TRUE, SET FALSE"))
+        connection.execute(text(f"GRANT {quoted} TO {services.quoted} WITH INHERIT TRUE, SET FALSE"))
     if _is_superuser(connection):
-        connection.execute(text(f"ALTER ROLE {role_name} SET temp_file_limit = '{TEMP_FILE_LIMIT}'"))
+        connection.execute(text(f"ALTER ROLE {quoted} SET temp_file_limit = '{TEMP_FILE_LIMIT}'"))
     connection.execute(
         text(
             "INSERT INTO sql_users (role_name, broadcaster_id, label, statement_timeout_s) "
@@ -214,8 +232,8 @@ def revoke_sql_user(engine: Engine, role_name: str) -> int:
         connection.execute(text("DELETE FROM sql_users WHERE role_name = :name"), {"name": role_name})
         if exists:
             try:
-                connection.execute(text(f"DROP OWNED BY {role_name}"))
-                connection.execute(text(f"DROP ROLE {role_name}"))
+                connection.execute(text(f'DROP OWNED BY "{role_name}"'))
+                connection.execute(text(f'DROP ROLE "{role_name}"'))
             except DBAPIError as error:
                 raise SqlUserRefused(
                     f"the role {role_name} can no longer log in, but cannot be dropped: {_reason(error)}. "
@@ -302,14 +320,14 @@ def _require(connection: Connection, role_name: str) -> None:
 
 def _alter(connection: Connection, role_name: str, change: str) -> None:
     try:
-        connection.exec_driver_sql(f"ALTER ROLE {role_name} {change}")
+        connection.exec_driver_sql(f'ALTER ROLE "{role_name}" {change}')
     except DBAPIError as error:
         if _sqlstate(error) not in ("42501", "42704"):  # insufficient_privilege, undefined_object
-            raise
+            raise SqlUserRefused(f"the role {role_name} cannot be changed: {_reason(error)}") from None
         raise SqlUserRefused(
             f"the role {role_name} cannot be changed: {_reason(error)}. It is changed by the role that made it, "
             f"or by a superuser; one that the server has lost is revoked and made anew"
-        ) from error
+        ) from None
 
 
 def _end_sessions(engine: Engine, role_name: str) -> int:
@@ -352,4 +370,8 @@ def _sqlstate(error: DBAPIError) -> str | None:
 
 
 def _reason(error: DBAPIError) -> str:
-    return str(error.orig).strip().replace("\n", " ")
+    """What the server says, without the statement: that may hold a password's verifier."""
+    diag = getattr(error.orig, "diag", None)
+    if diag is None or diag.message_primary is None:  # the connection's words: no statement was answered
+        return str(error.orig).strip().replace("\n", " ")
+    return ": ".join(part.replace("\n", ", ") for part in (diag.message_primary, diag.message_detail) if part)

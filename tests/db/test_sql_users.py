@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -113,10 +114,43 @@ def test_a_revoked_user_is_gone_at_once(tenants: Tenants) -> None:
         sql_users.revoke_sql_user(tenants.engine, role)
 
 
+RESERVED = ("select", "all", "user", "table", "current_user", "session_user")
+
+
+def test_a_reserved_word_is_a_name_like_any_other(tenants: Tenants) -> None:
+    for name in RESERVED:
+        with tenants.engine.begin() as connection:
+            assert create_sql_user(connection, ALFA, role_name=name)[0] == name
+            change_password(connection, name)
+    try:
+        with closing(tenants.connect("select")) as session:
+            assert session.execute("SELECT broadcaster FROM broadcasters").fetchall() == [(ALFA,)]
+    finally:
+        for name in RESERVED:
+            sql_users.revoke_sql_user(tenants.engine, name)
+
+
+def test_what_the_server_refuses_is_told_without_the_verifier(
+    tenants: Tenants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_users, "READER_ROLE", "nobody_at_all")  # the first statement, with it, went through
+    with tenants.engine.connect() as connection:
+        with pytest.raises(SqlUserRefused) as raised:
+            create_sql_user(connection, ALFA, role_name="refused")
+        assert 'cannot be made: role "nobody_at_all" does not exist' in str(raised.value)
+        connection.rollback()
+        with pytest.raises(SqlUserRefused) as raised:
+            create_sql_user(connection, ALFA, role_name="refused", connections=10**10)
+        told = "".join(traceback.format_exception(raised.value))
+        assert "cannot be made: " in told
+        assert "SCRAM" not in told
+
+
 def test_hardening_is_whole_and_can_be_repeated(tenants: Tenants) -> None:
     with tenants.engine.begin() as connection:
-        assert harden(connection).left == ()
-        assert harden(connection).left == ()
+        for _ in range(2):
+            left = harden(connection).left
+            assert [line.split(" (")[0] for line in left] == ["connections to other databases"]
 
 
 def test_without_a_superuser(make_database: Callable[..., str]) -> None:
