@@ -39,13 +39,16 @@ def check(
     from db.settings import Settings
 
     output = Output(as_json)
-    with database() as engine, engine.connect() as connection:
-        # one snapshot for all questions, so that a system at work does not look broken
-        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
-        counts = asdict(count_rows(connection))
-        wrong = check_rows(connection)
+    with database() as engine:
+        with engine.connect() as connection:
+            # one snapshot for all questions, so that a system at work does not look broken
+            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+            counts = asdict(count_rows(connection))
+            wrong = check_rows(connection)
         if with_media:
-            wrong += check_media(connection, MediaStore(Settings().require_storage_url()))
+            # a file is stored before the row that names it, so no snapshot need be held for hours
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                wrong += check_media(connection, MediaStore(Settings().require_storage_url()))
     if as_json:
         output.document({"counts": counts, "wrong": wrong})
     else:
