@@ -29,6 +29,9 @@ WATCH_S = 0.2
 
 DEADLOCK_DETECTED = "40P01"
 
+_alembic_turn = threading.Lock()
+"""Alembic keeps what it is at work on in a module: one command at a time in a process, whatever the database."""
+
 # `pg_blocking_pids` knows who is waited for; the migrators' advisory lock is asked for without waiting
 _BLOCKERS_SQL = """
     SELECT a.pid, coalesce(a.usename, '') AS role, coalesce(a.application_name, '') AS application,
@@ -159,12 +162,13 @@ def migrate(
     pause_s = FIRST_PAUSE_S
     while True:
         with engine.connect() as connection, _watched(engine, connection) as watch:
-            config = alembic_config(connection, patience_s=max(deadline - time.monotonic(), 0.0))
             try:
-                (command.downgrade if down else command.upgrade)(config, target)
+                with _one_in_a_process(deadline):
+                    config = alembic_config(connection, patience_s=max(deadline - time.monotonic(), 0.0))
+                    (command.downgrade if down else command.upgrade)(config, target)
                 return
-            except TurnNotHad:
-                reason = "another migration of this database is under way"
+            except TurnNotHad as turn:
+                reason = str(turn) or "another migration of this database is under way"
             except DBAPIError as error:
                 if getattr(error.orig, "sqlstate", None) not in (LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED):
                     raise
@@ -200,6 +204,21 @@ def _resolve(revision: str, start: str | None) -> tuple[str, bool]:
     if revision == "base":
         return "base", True
     return revision, revision in known and known.index(revision) < position
+
+
+@contextmanager
+def _one_in_a_process(deadline: float) -> Iterator[None]:
+    """Hold `_alembic_turn`.
+
+    Raises:
+        TurnNotHad: another thread held it until `deadline`, of the monotonic clock.
+    """
+    if not _alembic_turn.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+        raise TurnNotHad("another migration is under way in this process")
+    try:
+        yield
+    finally:
+        _alembic_turn.release()
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -14,7 +16,8 @@ import db.search_schema  # noqa: F401 - registers its tables
 from db.connect import make_engine
 from db.revision import SCHEMA_REVISION, database_revision
 from db.schema import Base
-from migrations.run import head_revision
+from migrations import run
+from migrations.run import MigrationBlocked, current_revision, head_revision, migrate
 
 
 @pytest.fixture
@@ -58,3 +61,18 @@ def test_services_expect_the_newest_migration(engine: Engine, empty: Engine) -> 
         assert database_revision(connection) == SCHEMA_REVISION
     with empty.connect() as connection:
         assert database_revision(connection) is None
+
+
+def test_two_threads_of_a_process_migrate_one_after_the_other(empty: Engine) -> None:
+    """Alembic keeps its state in a module, which two commands at once take from each other."""
+    begun = threading.Barrier(2)
+
+    def bring_up(_: int) -> None:
+        begun.wait(20)
+        migrate(empty, "0001")
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(bring_up, range(2)))
+    assert current_revision(empty) == "0001"
+    with run._alembic_turn, pytest.raises(MigrationBlocked, match="in this process"):
+        migrate(empty, "base", patience_s=0.1)
