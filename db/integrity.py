@@ -101,6 +101,29 @@ def check_rows(connection: Connection) -> list[str]:
     )
     if unsearchable:
         found.append(f"{unsearchable} transcribed segments are not in the search index")
+    stray = connection.execute(
+        text(
+            """
+            SELECT count(*) FILTER (WHERE t.is_current IS NOT TRUE) AS n_not_current,
+                   count(*) FILTER (WHERE t.is_current AND i.said_on IS DISTINCT FROM coalesce(
+                       r.broadcast_on, (coalesce(r.received_at, r.created_at) AT TIME ZONE 'UTC')::date)) AS n_other_day
+            FROM search_segments i
+            LEFT JOIN segments s ON s.id = i.segment_id AND s.state = 'done' AND s.text <> ''
+            LEFT JOIN transcripts t ON t.id = s.transcript_id
+            LEFT JOIN recordings r ON r.id = s.recording_id
+            """
+        )
+    ).one()
+    if stray.n_not_current:
+        found.append(
+            f"{stray.n_not_current} rows of the search index are of no text in a current transcript: "
+            "counts of matches may hold them"
+        )
+    if stray.n_other_day:
+        found.append(
+            f"{stray.n_other_day} rows of the search index have another day than their recording: "
+            "filters by day miss them"
+        )
     invalid = connection.scalars(
         text("SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid ORDER BY 1")
     )
