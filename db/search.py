@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DataError, DBAPIError
+from sqlalchemy.exc import DBAPIError
 
 log = structlog.get_logger(__name__)
 
@@ -90,6 +90,8 @@ def search(
     Raises:
         BadQuery: nothing to look for, too long, or a limit or cursor that is none.
     """
+    if "\0" in (after or ""):
+        raise BadQuery("a cursor cannot hold the sign NUL: pass the last row's, or none to begin anew")
     with _bad_queries():
         rows = connection.execute(
             text(
@@ -213,10 +215,14 @@ def _bad_queries() -> Iterator[None]:
     """What the database says of a search that cannot be made, as BadQuery."""
     try:
         yield
-    except DataError as error:
-        if (
-            getattr(error.orig, "sqlstate", None) != "22023"
-        ):  # invalid_parameter_value: raised by our functions
-            raise
+    except DBAPIError as error:
+        state = str(getattr(error.orig, "sqlstate", None))
         diag = getattr(error.orig, "diag", None)
-        raise BadQuery(str(diag.message_primary if diag else error.orig)) from error
+        reason = str((diag and diag.message_primary) or error.orig)
+        if state == "22023":  # invalid_parameter_value: raised by our functions
+            raise BadQuery(reason) from error
+        if state.startswith("54"):  # program_limit_exceeded
+            raise BadQuery(
+                f"the search is more than the database can hold ({reason}): use fewer or shorter words"
+            ) from error
+        raise

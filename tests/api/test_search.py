@@ -216,7 +216,12 @@ def test_the_page_says_what_to_try(browser: httpx.Client, archive: dict[str, Any
     bad = browser.get("/search", params={"q": "-lobo"})
     assert bad.status_code == 422
     assert 'role="alert"' in bad.text
-    for query in ({"q": "lobo", "from": "onte"}, {"q": "x" * 1200}, {"q": "a\0b", "after": "~"}):
+    for query in (
+        {"q": "lobo", "from": "onte"},
+        {"q": "x" * 1200},
+        {"q": "a\0b", "after": "~"},
+        {"q": "lobo", "after": "\0"},
+    ):
         assert "notice bad" in browser.get("/search", params=query).text
     evil = browser.get(
         "/search", params={"q": '"><script>alert(1)</script>', "programme": "<img src=x>"}

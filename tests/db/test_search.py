@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from db.connect import transaction
-from db.search import BadQuery, count_matches, search
+from db.search import BadQuery, _bad_queries, count_matches, search
 from tests.conftest import Said
 from tests.db import search_oracle as oracle
 from tests.db.search_oracle import LEMMAS, NothingToFind, Passage
@@ -396,13 +396,28 @@ def test_what_cannot_be_searched_is_refused_with_what_to_do(engine: Engine, quer
         search(connection, None, query)
 
 
+def test_what_is_more_than_the_database_can_hold_is_refused(engine: Engine) -> None:
+    told = r"word is too long.*fewer or shorter"
+    with engine.connect() as connection, pytest.raises(BadQuery, match=told), _bad_queries():
+        connection.execute(text("SELECT repeat('x', 3000)::tsvector"))
+
+
 def test_limits_and_cursors_that_are_none_are_refused(engine: Engine) -> None:
     with engine.connect() as connection:
         for limit in (0, 101, -1):
             with pytest.raises(BadQuery, match="1 to 100 rows"):
                 search(connection, None, "barco", limit=limit)
             connection.rollback()
-        for cursor in ("", "x", "1~2", "1~nan~3", "1~2~3; DROP TABLE segments", "~~", "9" * 30 + "~1~1"):
+        for cursor in (
+            "",
+            "x",
+            "1~2",
+            "1~nan~3",
+            "1~2~3; DROP TABLE segments",
+            "~~",
+            "9" * 30 + "~1~1",
+            "1~\0",
+        ):
             with pytest.raises(BadQuery, match="cursor"):
                 search(connection, None, "barco", after=cursor)
             connection.rollback()
