@@ -108,6 +108,10 @@ def get_view(
 
     A file that ends early ends without the last chunk: HTTP clients report it. The rows are those of one moment.
     """
+    if from_on and to_on and from_on > to_on:
+        raise FilterUnfit(
+            f"the days run backwards: from {from_on} to {to_on}. Send the earlier one as `from`"
+        )
     recording_ids = tuple(dict.fromkeys(recording_id or ()))
     with parts.engine.connect() as connection:
         found = find_view(connection, view)

@@ -158,6 +158,7 @@ def test_what_cannot_be_asked_for_is_named(
     assert problem("segments", recording_id=str(archive["theirs"].id))[:2] == (404, "recording_not_found")
     assert problem("segments", batch_id=str(archive["theirs"].batch_id))[:2] == (404, "batch_not_found")
     assert problem("segments", **{"from": "yesterday"})[:2] == (422, "validation_failed")
+    assert problem("segments", **{"from": "2021-01-01", "to": "2020-01-01"})[:2] == (422, "filter_unfit")
     assert problem("segments; DROP TABLE x")[:2] == (404, "view_not_found")
 
 
