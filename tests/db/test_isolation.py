@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from db.connect import make_engine
 from migrations.run import migrate
 from tests.conftest import Databases
-from tests.db.tenants import ALFA, BRAVO, Tenants, drop_tenants, make_tenants
+from tests.db.tenants import ALFA, BRAVO, MANY_WORDS, WORDS_OF_OTHERS, Tenants, drop_tenants, make_tenants
 
 OPERATORS_VIEWS = {"quality_runs", "quality_scores", "quality_daily", "quality_alerts"}
 """Held-out sets and what is said of all production: readers of all broadcasters only."""
@@ -470,17 +470,6 @@ def test_the_planner_knows_no_words_of_a_broadcaster(tenants: Tenants) -> None:
     assert [tuple(row) for row in told] == [("broadcasters", "name")]
 
 
-WORDS_OF_OTHERS = {
-    "recordings": ("recording", "batch", "programme", "programme_kind"),
-    "all_segments": ("text", "programme", "recording", "batch", "corrected_text"),
-    "batches": ("batch",),
-    "coverage": ("reason",),
-    "attempts": ("error_message",),
-    "corrections": ("corrected", "corrected_by"),
-    "transcripts": ("recording",),
-}
-
-
 def test_explain_does_not_spell_out_others_words(tenants: Tenants) -> None:
     with tenants.engine.connect() as connection:  # nothing of it is committed
         connection.execute(text(MANY_WORDS))
@@ -504,34 +493,6 @@ def test_explain_does_not_spell_out_others_words(tenants: Tenants) -> None:
                         connection.execute(text("RESET ROLE"))
                         estimates.add(tuple(node["Plan Rows"] for node in scans(plan[0]["Plan"])))
                     assert len(estimates) == 1, f"archive.{view}.{column} {operator}: {estimates}"
-
-
-MANY_WORDS = """
-SET LOCAL session_replication_role = replica;
-INSERT INTO batches (id, broadcaster_id, name, request_sha256)
-    SELECT md5('b' || n)::uuid, 2, 'un segredo de bravo ' || n, '' FROM generate_series(1, 1000) n;
-INSERT INTO recordings (id, broadcaster_id, batch_id, name, programme, programme_kind, priority, size_bytes)
-    SELECT md5('r' || n)::uuid, 2, md5('b' || n)::uuid, 'un segredo de bravo', 'un segredo de bravo',
-           'un segredo de bravo', 1, 1
-    FROM generate_series(1, 1000) n;
-INSERT INTO transcripts (id, broadcaster_id, recording_id, is_current, splitter_version, code_version, duration_samples,
-                         transcribed_samples, no_speech_samples, failed_samples, finished_at)
-    SELECT md5('t' || n)::uuid, 2, md5('r' || n)::uuid, true, '1', '1', 1, 1, 0, 0, now()
-    FROM generate_series(1, 1000) n;
-INSERT INTO segments (id, broadcaster_id, recording_id, transcript_id, index, start_sample, end_sample, state,
-                      priority, text, finished_at)
-    OVERRIDING SYSTEM VALUE
-    SELECT 1000000 + n, 2, md5('r' || n)::uuid, md5('t' || n)::uuid, 0, 0, 1, 'done', 1, 'un segredo de bravo', now()
-    FROM generate_series(1, 1000) n;
-INSERT INTO gaps (transcript_id, start_sample, end_sample, broadcaster_id, kind, reason)
-    SELECT md5('t' || n)::uuid, 5, 6, 2, 'no_speech', 'un segredo de bravo' FROM generate_series(1, 1000) n;
-INSERT INTO attempts (broadcaster_id, recording_id, segment_id, attempt, worker_id, outcome, error_message)
-    SELECT 2, md5('r' || n)::uuid, 1000000 + n, 1, 1, 'done', 'un segredo de bravo' FROM generate_series(1, 1000) n;
-INSERT INTO corrections (broadcaster_id, recording_id, segment_id, text, is_drawn, is_current, corrected_by)
-    SELECT 2, md5('r' || n)::uuid, 1000000 + n, 'un segredo de bravo', false, true, 'un segredo de bravo'
-    FROM generate_series(1, 1000) n;
-ANALYZE batches, recordings, transcripts, segments, gaps, attempts, corrections
-"""
 
 
 def scans(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
