@@ -133,7 +133,8 @@ def test_a_reserved_word_is_a_name_like_any_other(tenants: Tenants) -> None:
 def test_what_the_server_refuses_is_told_without_the_verifier(
     tenants: Tenants, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql_users, "READER_ROLE", "nobody_at_all")  # the first statement, with it, went through
+    # CREATE ROLE, with the verifier, goes through; what follows it does not
+    monkeypatch.setattr(sql_users, "READER_ROLE", "nobody_at_all")
     with tenants.engine.connect() as connection:
         with pytest.raises(SqlUserRefused) as raised:
             create_sql_user(connection, ALFA, role_name="refused")
