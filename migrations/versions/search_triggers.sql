@@ -14,8 +14,8 @@ CREATE TRIGGER search_follow_current AFTER UPDATE OF is_current, model_id ON pub
     FOR EACH ROW WHEN (OLD.is_current IS DISTINCT FROM NEW.is_current OR OLD.model_id IS DISTINCT FROM NEW.model_id)
     EXECUTE FUNCTION public.search_follow_transcript();
 CREATE TRIGGER search_follow_programme AFTER UPDATE OF programme, broadcast_on, received_at ON public.recordings
-    FOR EACH ROW WHEN ((OLD.programme, OLD.broadcast_on, OLD.received_at)
-                       IS DISTINCT FROM (NEW.programme, NEW.broadcast_on, NEW.received_at))
+    FOR EACH ROW WHEN (OLD.programme IS DISTINCT FROM NEW.programme OR OLD.broadcast_on IS DISTINCT FROM NEW.broadcast_on
+                       OR OLD.received_at IS DISTINCT FROM NEW.received_at)
     EXECUTE FUNCTION public.search_follow_recording();
 
 -- what was stored before this migration is indexed in steps by the sweep, newest first

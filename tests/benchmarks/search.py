@@ -160,11 +160,11 @@ def _one(connection: psycopg.Connection[Any], sql: str, parameters: list[Any] | 
 
 
 def count(connection: psycopg.Connection[Any], query: Query) -> int:
-    """All matches of a query."""
+    """Matches of a query, up to 100,000."""
     return int(
         _one(
             connection,
-            'SELECT count(*) FROM archive.mentions(%s, %s, %s, "from" => %s::date, "to" => %s::date)',
+            'SELECT n FROM archive.search_count(%s, %s, %s, "from" => %s::date, "to" => %s::date, cap => 100000)',
             [query.text, query.broadcaster, query.programme, query.from_on, query.to_on],
         )
     )
