@@ -89,7 +89,7 @@ CREATE TABLE public.search_segments (
 );
 -- rows of a thousand bytes stay whole in the table; frequent words and filters are known to the planner
 ALTER TABLE public.search_segments ALTER COLUMN doc SET STORAGE MAIN, ALTER COLUMN pairs SET STORAGE MAIN;
-ALTER TABLE public.search_segments ALTER COLUMN doc SET STATISTICS 500, ALTER COLUMN pairs SET STATISTICS 10;
+ALTER TABLE public.search_segments ALTER COLUMN doc SET STATISTICS 500, ALTER COLUMN pairs SET STATISTICS 100;
 ALTER TABLE public.search_segments SET (autovacuum_analyze_scale_factor = 0.02);
 -- no pending list: each search would read through it
 CREATE INDEX ix_search_segments_doc_pairs ON public.search_segments USING gin (doc, pairs) WITH (fastupdate = off);
@@ -151,6 +151,7 @@ END;
 
 CREATE FUNCTION public.search_index(segment_ids bigint[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+    SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
     WITH indexed AS (

@@ -34,7 +34,7 @@ CREATE FUNCTION public.search_parse(
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    most_words CONSTANT integer := 300;  -- a beginning is looked up as the words that begin so, up to this many
+    most_words CONSTANT integer := 30;  -- a beginning is looked up as the words that begin so, up to this many
     last_sign CONSTANT text := chr(1114111);
     item record;
     tokens text[];
@@ -192,8 +192,11 @@ COMMENT ON FUNCTION public.search_facets(text, text, date, date, text) IS
 --   few matches by the planner's estimate: all of them through the index;
 --   else windows of ids, newest first, as part of the query (/w 4,096 ids, /v 32,768, /u 262,144, /t 2,097,152):
 --   wider while little is found, narrower again where much is.
+-- `like_match` is what the estimate is asked for: beginnings as beginnings, of which statistics know more than of a
+-- hundred words that begin so. `segment_id + 0` keeps the planner from reading the primary key for half of the table beside it.
 CREATE FUNCTION public.search_newest(
-    match tsquery, pairs integer[], from_on date, to_on date, below bigint, n integer, has_wide_prefix boolean)
+    match tsquery, like_match tsquery, pairs integer[], from_on date, to_on date, below bigint, n integer,
+    has_wide_prefix boolean)
     RETURNS bigint[] LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp SET jit = off SET max_parallel_workers_per_gather = 0
     SET plan_cache_mode = force_generic_plan  -- the windows' plan is always the index: planned once, not per window
@@ -214,17 +217,23 @@ DECLARE
     span bigint;
     windowed tsquery;
 BEGIN
-    EXECUTE format('EXPLAIN (FORMAT JSON) SELECT FROM public.search_segments WHERE doc @@ %L::tsquery', match) INTO plan;
+    EXECUTE format('EXPLAIN (FORMAT JSON) SELECT FROM public.search_segments WHERE doc @@ %L::tsquery', like_match) INTO plan;
     estimate := (plan -> 0 -> 'Plan' ->> 'Plan Rows')::double precision;
+    IF cardinality(pairs) > 0 THEN
+        -- words of a phrase may be common, and follow each other seldom
+        EXECUTE format('EXPLAIN (FORMAT JSON) SELECT FROM public.search_segments WHERE pairs @> %L::integer[]', pairs)
+            INTO plan;
+        estimate := least(estimate, (plan -> 0 -> 'Plan' ->> 'Plan Rows')::double precision);
+    END IF;
     IF estimate <= few THEN
         IF cardinality(pairs) > 0 THEN
             ids := ARRAY(SELECT i.segment_id FROM public.search_segments i
-                         WHERE i.doc @@ match AND i.pairs @> search_newest.pairs AND i.segment_id < below
+                         WHERE i.doc @@ match AND i.pairs @> search_newest.pairs AND i.segment_id + 0 < below
                            AND (from_on IS NULL OR i.said_on >= from_on) AND (to_on IS NULL OR i.said_on <= to_on)
                          LIMIT few + 1);
         ELSE
             ids := ARRAY(SELECT i.segment_id FROM public.search_segments i
-                         WHERE i.doc @@ match AND i.segment_id < below
+                         WHERE i.doc @@ match AND i.segment_id + 0 < below
                            AND (from_on IS NULL OR i.said_on >= from_on) AND (to_on IS NULL OR i.said_on <= to_on)
                          LIMIT few + 1);
         END IF;
@@ -246,7 +255,7 @@ BEGIN
         IF cardinality(found) < n AND place > lowest THEN
             found := found || ARRAY(
                 SELECT i.segment_id FROM public.search_segments i
-                WHERE i.doc @@ match AND i.segment_id < place
+                WHERE i.doc @@ match AND i.segment_id + 0 < place
                   AND (from_on IS NULL OR i.said_on >= from_on) AND (to_on IS NULL OR i.said_on <= to_on));
         END IF;
         RETURN ARRAY(SELECT f.id FROM unnest(found) AS f (id) ORDER BY f.id DESC LIMIT n);
@@ -259,12 +268,12 @@ BEGIN
         windowed := match && (names[level] || span)::tsquery;
         IF cardinality(pairs) > 0 THEN
             ids := ARRAY(SELECT i.segment_id FROM public.search_segments i
-                         WHERE i.doc @@ windowed AND i.pairs @> search_newest.pairs AND i.segment_id < place
+                         WHERE i.doc @@ windowed AND i.pairs @> search_newest.pairs AND i.segment_id + 0 < place
                            AND (from_on IS NULL OR i.said_on >= from_on) AND (to_on IS NULL OR i.said_on <= to_on)
                          LIMIT CASE WHEN level = 1 THEN NULL ELSE dense + 1 END);
         ELSE
             ids := ARRAY(SELECT i.segment_id FROM public.search_segments i
-                         WHERE i.doc @@ windowed AND i.segment_id < place
+                         WHERE i.doc @@ windowed AND i.segment_id + 0 < place
                            AND (from_on IS NULL OR i.said_on >= from_on) AND (to_on IS NULL OR i.said_on <= to_on)
                          LIMIT CASE WHEN level = 1 THEN NULL ELSE dense + 1 END);
         END IF;
@@ -302,13 +311,13 @@ BEGIN ATOMIC
                t.word <> '' AND (
                    t.folded = ANY (forms)
                    OR EXISTS (SELECT FROM unnest(prefixes) x WHERE t.folded ^@ x)
-                   OR l.stems && stems
+                   OR l.stems && search_snippet.stems
                    -- a stem begins as its word does: most words need not be stemmed
-                   OR (l.form IS NULL AND EXISTS (SELECT FROM unnest(stems) x WHERE left(x, 2) = left(t.folded, 2))
-                       AND public.search_unknown_stems(t.form) && stems)
+                   OR (l.form IS NULL AND EXISTS (SELECT FROM unnest(search_snippet.stems) x WHERE left(x, 2) = left(t.folded, 2))
+                       AND public.search_unknown_stems(t.form) && search_snippet.stems)
                    OR EXISTS (SELECT FROM in_phrases h WHERE t.place BETWEEN h.first AND h.last)) AS is_hit
         FROM tokens t
-        LEFT JOIN public.search_lexicon l ON l.form = t.form AND cardinality(stems) > 0
+        LEFT JOIN public.search_lexicon l ON l.form = t.form AND cardinality(search_snippet.stems) > 0
     ), shown AS (
         -- up to 40 words, the first hit not far from the beginning
         SELECT CASE WHEN max(m.place) <= 40 THEN 1
@@ -355,6 +364,7 @@ CREATE FUNCTION archive.search(
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER ROWS 20
     SET search_path = pg_catalog, pg_temp SET jit = off SET max_parallel_workers_per_gather = 0
     SET extra_float_digits = 1
+    SET plan_cache_mode = force_generic_plan  -- else each snippet would be planned, which takes longer than making it
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -362,6 +372,7 @@ DECLARE
     parsed record;
     facets text[];
     looked_up tsquery;
+    like_looked_up tsquery;
     parts text[];
     ceiling bigint := 9223372036854775807;
     after_rank real;
@@ -390,11 +401,13 @@ BEGIN
         RETURN;
     END IF;
     looked_up := parsed.match;
+    like_looked_up := parsed.rank_by;
     IF cardinality(facets) > 0 THEN
         looked_up := looked_up && array_to_string(facets, ' & ')::tsquery;
+        like_looked_up := like_looked_up && array_to_string(facets, ' & ')::tsquery;
     END IF;
     LOOP
-        ids := public.search_newest(looked_up, parsed.pairs, search."from", search."to", ceiling, round_size,
+        ids := public.search_newest(looked_up, like_looked_up, parsed.pairs, search."from", search."to", ceiling, round_size,
                                     parsed.has_wide_prefix);
         EXIT WHEN cardinality(ids) = 0;
         -- what arrives while somebody reads on does not move the round; nor does a cursor tell others' ids
@@ -469,6 +482,7 @@ DECLARE
     parsed record;
     facets text[];
     looked_up tsquery;
+    like_looked_up tsquery;
     found integer := 0;
 BEGIN
     IF search_count.cap IS NULL OR search_count.cap NOT BETWEEN 1 AND 100000 THEN
@@ -480,11 +494,13 @@ BEGIN
                                    search_count."to", search_count.model);
     IF facets IS NOT NULL THEN
         looked_up := parsed.match;
+        like_looked_up := parsed.rank_by;
         IF cardinality(facets) > 0 THEN
             looked_up := looked_up && array_to_string(facets, ' & ')::tsquery;
+            like_looked_up := like_looked_up && array_to_string(facets, ' & ')::tsquery;
         END IF;
-        found := cardinality(public.search_newest(looked_up, parsed.pairs, search_count."from", search_count."to",
-                                                  9223372036854775807, search_count.cap + 1, parsed.has_wide_prefix));
+        found := cardinality(public.search_newest(looked_up, like_looked_up, parsed.pairs, search_count."from",
+                                                  search_count."to", 9223372036854775807, search_count.cap + 1, parsed.has_wide_prefix));
     END IF;
     RETURN QUERY SELECT least(found, search_count.cap)::bigint, found <= search_count.cap;
 END $$;

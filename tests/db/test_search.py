@@ -436,3 +436,15 @@ def test_a_text_is_stored_and_found_whatever_words_it_holds(engine: Engine, make
         assert len(search(tx.connection, None, "ha" * 400).hits) == 1
         assert len(search(tx.connection, None, "pinq\u0303uin").hits) == 1
         assert len(search(tx.connection, None, '"o pinq\u0303uin"').hits) == 1
+
+
+def test_only_what_was_asked_for_is_marked(engine: Engine, make_transcript: Any) -> None:
+    make_transcript([Said(0, 1, "Contaron os lobos onte que falaba dixéronnos hoxe")])
+    with transaction(engine) as tx:
+        for query, marked in {
+            "hoxe": ["hoxe"],
+            "lobo contar": ["Contaron", "lobos"],
+            "dicir": ["dixéronnos"],
+        }.items():
+            (hit,) = search(tx.connection, None, query).hits
+            assert re.findall("<mark>(.*?)</mark>", hit.snippet) == marked
