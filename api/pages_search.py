@@ -91,7 +91,7 @@ def search_page(
     with parts.engine.connect() as connection:
         choices = find_choices(connection, broadcaster.id)
     q, programme, model = (" ".join(value.replace("\0", " ").split()) for value in (q, programme, model))
-    page, count, trouble = None, None, None
+    page, trouble = None, None
     if q:
         try:
             if len(q) > MAX_QUERY_CHARS:
@@ -99,7 +99,7 @@ def search_page(
                     f"the query has {len(q)} characters, the most is {MAX_QUERY_CHARS}: shorten it"
                 )
             asked = Asked(q, programme or None, read_day(from_, "from"), read_day(to, "to"), model or None)
-            page, count = run_search(parts, broadcaster.name, asked, limit=PAGE_HITS, after=after or None)
+            page = run_search(parts, broadcaster.name, asked, limit=PAGE_HITS, after=after or None)
         except (BadQuery, SearchTimeout) as problem:
             trouble = problem
     filters = {"programme": programme, "from": from_, "to": to, "model": model}
@@ -117,7 +117,7 @@ def search_page(
             "trouble": trouble,
             "searched": page is not None,
             "groups": group_hits(hits),
-            "count": count_text(count) if count else None,
+            "count": count_text(page.count) if page and page.count else None,
             "notice": DEMO_NOTICE if any(hit.is_demo_model for hit in hits) else None,
             "lead_s": LEAD_S,
             "first_url": f"/search?{urlencode(form)}" if after else None,

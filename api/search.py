@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1/search", tags=["search"])
 
 MAX_QUERY_CHARS = 1000
 SEARCH_TIMEOUT_S = 10
-"""Longest that finding a page may take in the database, and again that counting the matches may."""
+"""Longest that finding a page may take in the database."""
 
 ESCAPED_MARK = re.compile(r"&lt;mark&gt;(.*?)&lt;/mark&gt;", re.DOTALL)
 
@@ -59,9 +59,9 @@ def marked(snippet: str) -> Markup:
 
 
 def run_search(
-    parts: Parts, broadcaster: str, asked: Asked, *, limit: int, after: str | None = None, count: bool = True
-) -> tuple[search.SearchPage, search.Count | None]:
-    """A page of hits; with the first page (no `after`) and unless `count` is false, how many matches there are.
+    parts: Parts, broadcaster: str, asked: Asked, *, limit: int, after: str | None = None
+) -> search.SearchPage:
+    """A page of hits; with the first page (no `after`), how many matches there are.
 
     Raises:
         BadQuery: there is nothing to look for, or it cannot be read.
@@ -81,11 +81,6 @@ def run_search(
             page = search.search(
                 connection, broadcaster, **asdict(asked), limit=min(limit + 1, MAX_HITS), after=after
             )
-            counted = (
-                search.count_matches(connection, broadcaster, **asdict(asked))
-                if count and after is None
-                else None
-            )
     except search.BadQuery as error:
         raise BadQuery(str(error)) from error
     except OperationalError as error:
@@ -98,8 +93,8 @@ def run_search(
         ) from error
     if limit < MAX_HITS:
         hits = page.hits[:limit]
-        page = search.SearchPage(hits, hits[-1].cursor if len(page.hits) > limit else None)
-    return page, counted
+        page = search.SearchPage(hits, hits[-1].cursor if len(page.hits) > limit else None, page.count)
+    return page
 
 
 class Hit(BaseModel):
@@ -161,7 +156,7 @@ class Matches(BaseModel):
 class SearchAnswer(BaseModel):
     items: list[Hit]
     matches: Matches | None
-    """With the first page only, where it was not declined."""
+    """With the first page only; counted up to 1,000."""
     next: str | None
     """Sent as `after` it reads on."""
 
@@ -186,14 +181,13 @@ def search_archive(
     after: Annotated[
         str | None, Query(max_length=500, description="`next` of the page before."), AfterValidator(printable)
     ] = None,
-    count: Annotated[bool, Query(description="Whether to count the matches, up to 10,000.")] = True,
 ) -> SearchAnswer:
     """Segments in which something was said, each with its place and a snippet: the rows of `archive.search` in SQL. The
     newest 1,000 matches come first, the best of them at the top; then the next older 1,000."""
     asked = Asked(q, programme, from_, to, model)
-    page, matches = run_search(parts, caller.name, asked, limit=limit, after=after, count=count)
+    page = run_search(parts, caller.name, asked, limit=limit, after=after)
     return SearchAnswer(
         items=[Hit.of(row) for row in page.hits],
-        matches=None if matches is None else Matches(n=matches.n, is_exact=matches.is_exact),
+        matches=None if page.count is None else Matches(n=page.count.n, is_exact=page.count.is_exact),
         next=page.next,
     )

@@ -1,7 +1,7 @@
 """Search for Python callers: the database's own functions, so that HTTP and psql give the same rows.
 
-What a word is, what is indexed and how matches are found: `migrations/versions/search.sql`, `search_functions.sql` and
-docs/decisions/0017.
+What a word is, what is indexed and how matches are found: `migrations/versions/search.sql`, `search_functions.sql`,
+`search_windows.sql` and docs/decisions/0017.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, RowMapping, text
 from sqlalchemy.exc import DBAPIError
 
 log = structlog.get_logger(__name__)
 
 MAX_HITS = 100
 """Most rows of one page."""
+
+RANKED_TOGETHER = 1000
+"""So many matches are ranked among themselves, the newest first: round_size of `search_page`."""
 
 OF_THE_TEXT = ("22", "23", "54", "XX")
 """Classes of SQLSTATE by which a text itself cannot be indexed: data, constraints, limits of the server and its faults.
@@ -56,21 +59,23 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class SearchPage:
-    """Hits in order, and how to read on."""
-
-    hits: tuple[Hit, ...]
-    next: str | None
-    """Pass it as `after`; None behind the last page."""
-
-
-@dataclass(frozen=True)
 class Count:
     """How many segments match."""
 
     n: int
     is_exact: bool
     """False: more than `n`."""
+
+
+@dataclass(frozen=True)
+class SearchPage:
+    """Hits in order, and how to read on."""
+
+    hits: tuple[Hit, ...]
+    next: str | None
+    """Pass it as `after`; None behind the last page."""
+    count: Count | None
+    """With the first page only."""
 
 
 def search(
@@ -93,43 +98,29 @@ def search(
     if "\0" in (after or ""):
         raise BadQuery("a cursor cannot hold the sign NUL: pass the last row's, or none to begin anew")
     with _bad_queries():
-        rows = connection.execute(
-            text(
-                "SELECT * FROM archive.search(:query, :broadcaster, :programme, :from_on, :to_on, :model, :n, :after)"
-            ),
-            _parameters(query, broadcaster, programme, from_on, to_on, model) | {"n": limit, "after": after},
-        ).mappings()
-        hits = tuple(
-            Hit(**{**row, "start_s": float(row["start_s"]), "end_s": float(row["end_s"])}) for row in rows
+        rows = (
+            connection.execute(
+                text(
+                    "SELECT (p.hit).*, p.n_found FROM search_page(:query, :broadcaster, :programme, :from_on, :to_on, "
+                    ":model, :n, :after) p"
+                ),
+                _parameters(query, broadcaster, programme, from_on, to_on, model)
+                | {"n": limit, "after": after},
+            )
+            .mappings()
+            .all()
         )
-    return SearchPage(hits, hits[-1].cursor if len(hits) == limit else None)
+    hits = tuple(_hit(row) for row in rows)
+    count = None
+    if after is None:
+        n = rows[0]["n_found"] if rows else 0
+        count = Count(min(n, RANKED_TOGETHER), n <= RANKED_TOGETHER)
+    return SearchPage(hits, hits[-1].cursor if len(hits) == limit else None, count)
 
 
-def count_matches(
-    connection: Connection,
-    broadcaster: str | None,
-    query: str,
-    *,
-    programme: str | None = None,
-    from_on: dt.date | None = None,
-    to_on: dt.date | None = None,
-    model: str | None = None,
-    cap: int = 10_000,
-) -> Count:
-    """How many segments match, counted up to `cap`.
-
-    Raises:
-        BadQuery: see `search`.
-    """
-    with _bad_queries():
-        row = connection.execute(
-            text(
-                "SELECT n, is_exact FROM archive.search_count(:query, :broadcaster, :programme, :from_on, :to_on, "
-                ":model, :cap)"
-            ),
-            _parameters(query, broadcaster, programme, from_on, to_on, model) | {"cap": cap},
-        ).one()
-    return Count(row.n, row.is_exact)
+def _hit(row: RowMapping) -> Hit:
+    fields = {name: value for name, value in row.items() if name != "n_found"}
+    return Hit(**fields | {"start_s": float(row["start_s"]), "end_s": float(row["end_s"])})
 
 
 def index_older(connection: Connection, limit: int) -> int:

@@ -150,7 +150,7 @@ def queries(connection: psycopg.Connection[Any], seed: int) -> list[Query]:
 
 
 def _match(connection: psycopg.Connection[Any], query: str) -> str:
-    return str(_one(connection, "SELECT match FROM search_parse(%s)", [query]))
+    return str(_one(connection, "SELECT rank_by FROM search_parse(%s)", [query]))
 
 
 def _one(connection: psycopg.Connection[Any], sql: str, parameters: list[Any] | None = None) -> Any:

@@ -67,7 +67,7 @@ def fill(database_url: str, n_segments: int, seed: int, *, processes: int = 2) -
             [vocabulary.folded],
         )
         loaded = time.monotonic()
-        connection.execute("SET maintenance_work_mem = '2GB'")
+        connection.execute("SET maintenance_work_mem = '4GB'")
         connection.execute(INDEX)
         indexed = time.monotonic()
         connection.execute("VACUUM (ANALYZE) search_segments")

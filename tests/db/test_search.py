@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from db.connect import transaction
-from db.search import BadQuery, _bad_queries, count_matches, search
+from db.search import BadQuery, Count, _bad_queries, search
 from tests.conftest import Said
 from tests.db import search_oracle as oracle
 from tests.db.search_oracle import LEMMAS, NothingToFind, Passage
@@ -60,8 +60,11 @@ ATTACKS = (
 )
 
 
-def make_passages(connection: Connection, rng: random.Random, n: int) -> list[Passage]:
-    """Transcribed recordings of two broadcasters and two models, some of them superseded, some segments failed."""
+def make_passages(connection: Connection, rng: random.Random, n: int, *, gap: int = 0) -> list[Passage]:
+    """Transcribed recordings of two broadcasters and two models, some of them superseded, some segments failed.
+
+    Up to `gap` ids are left out before each recording's.
+    """
     vocabulary = [form for forms in LEMMAS for form in forms]
     owners = {
         name: connection.scalar(
@@ -87,6 +90,14 @@ def make_passages(connection: Connection, rng: random.Random, n: int) -> list[Pa
         said_on = dt.date(1980, 1, 1) + dt.timedelta(days=rng.randrange(365 * 45))
         versions = rng.choice([1, 1, 1, 2])
         recording = add_recording(connection, owners[owner], programme, said_on)
+        if gap:
+            connection.execute(
+                text(
+                    "SELECT setval(s, nextval(s) + :more) "
+                    "FROM CAST(pg_get_serial_sequence('segments', 'id') AS regclass) s"
+                ),
+                {"more": rng.randrange(gap)},
+            )
         for version in range(versions):
             model = rng.choice(list(models))
             said: list[str | None] = []
@@ -224,6 +235,21 @@ def mentions(connection: Connection, query: str, broadcaster: str | None, **filt
     )
 
 
+def count_matches(
+    connection: Connection, broadcaster: str | None, query: str, *, cap: int = 10_000, **filters: Any
+) -> Count:
+    """What `archive.search_count` says."""
+    parameters = {"programme": None, "from_on": None, "to_on": None, "model": None} | filters
+    row = connection.execute(
+        text(
+            "SELECT n, is_exact FROM archive.search_count(:query, :broadcaster, :programme, :from_on, :to_on, :model, "
+            ":cap)"
+        ),
+        parameters | {"query": query, "broadcaster": broadcaster, "cap": cap},
+    ).one()
+    return Count(row.n, row.is_exact)
+
+
 def pages(connection: Connection, query: str, broadcaster: str | None, **filters: Any) -> list[Any]:
     """All hits of a search, page by page."""
     hits: list[Any] = []
@@ -253,8 +279,8 @@ def check(connection: Connection, passages: list[Passage], query: str, **asked: 
     assert set(found) == expected, (about, [texts[id_] for id_ in expected ^ set(found)][:5])
     hits = pages(connection, query, broadcaster, **asked)
     assert sorted(hit.segment_id for hit in hits) == sorted(expected), about
-    counted = count_matches(connection, broadcaster, query, **asked)
-    assert (counted.n, counted.is_exact) == (len(expected), True), about
+    assert count_matches(connection, broadcaster, query, **asked) == Count(len(expected), True), about
+    assert search(connection, broadcaster, query, limit=1, **asked).count == Count(len(expected), True), about
     for hit in hits:
         check_snippet(hit.snippet, texts[hit.segment_id] or "", about)
     return len(expected)
@@ -286,6 +312,46 @@ def test_search_finds_what_a_scan_finds(engine: Engine) -> None:
     assert n_found > 1000, "the questions found too little to prove anything"
 
 
+FEW = {
+    "search_newest": [("few CONSTANT integer := 20000", "few CONSTANT integer := 2")],
+}
+FEW_AND_WIDE = FEW | {
+    "search_parse": [("most_words CONSTANT integer := 30", "most_words CONSTANT integer := 1")],
+    "search_newest_wide": [
+        ("few CONSTANT integer := 20000", "few CONSTANT integer := 2"),
+        ("at_once CONSTANT integer := 8192", "at_once CONSTANT integer := 10"),
+        ("most_reads CONSTANT integer := 8", "most_reads CONSTANT integer := 2"),
+    ],
+}
+
+
+@pytest.mark.parametrize("limits", [FEW, FEW_AND_WIDE])
+def test_search_finds_what_a_scan_finds_where_matches_are_too_many_to_read_at_once(
+    engine: Engine, limits: dict[str, list[tuple[str, str]]]
+) -> None:
+    """As in an archive of millions: windows of ids, and beginnings of more words than are looked up one by one."""
+    rng = random.Random(SEED + len(limits))
+    with engine.connect() as connection:
+        passages = make_passages(connection, rng, 200, gap=60_000)
+        for function, changes in limits.items():
+            made_by = connection.scalar(
+                text("SELECT pg_get_functiondef(CAST(:name AS regproc))"), {"name": f"public.{function}"}
+            )
+            for normal, small in changes:
+                assert normal in str(made_by)
+                made_by = str(made_by).replace(normal, small)
+            connection.execute(text(str(made_by).replace(":", r"\:")))
+        connection.execute(text("ANALYZE search_segments"))
+        connection.commit()
+        n_found = 0
+        for _ in range(60):
+            asked = random_filters(rng)
+            beginning = rng.choice(["", "", "", "ca*", "ch*", "ma*", "-ga*", "xo* ou*"])
+            query = rng.choice([random_query(rng), ""]) if beginning else random_query(rng)
+            n_found += check(connection, passages, f"{query} {beginning}", **asked)
+    assert n_found > 300, "the questions found too little to prove anything"
+
+
 def test_pages_give_every_match_once(engine: Engine) -> None:
     """More matches than are ranked at a time; equal ranks; rows that come while somebody pages."""
     with transaction(engine) as tx:
@@ -307,8 +373,8 @@ def test_pages_give_every_match_once(engine: Engine) -> None:
             found = [hit.segment_id for hit in hits]
             assert len(found) == len(set(found))
             assert set(found) == set(expected), query
-            counted = count_matches(connection, broadcaster, query, cap=1000)
-            assert (counted.n, counted.is_exact) == (1000, False)
+            assert count_matches(connection, broadcaster, query, cap=1000) == Count(1000, False)
+            assert search(connection, broadcaster, query).count == Count(1000, False)
         # the newest thousand come first, best before worse
         first = hits[:1000]
         assert {hit.segment_id for hit in first} == set(ids[-1000:])
