@@ -32,6 +32,7 @@ EXPECTED_ERRORS = frozenset(
         "db.sql_users.SqlUserRefused",
         "speech.stored.CheckpointError",
         "speech.errors.MediaError",
+        "training.manifest.ManifestError",
     }
 )
 """Errors of other rooms whose message is written for a person, subclasses included.

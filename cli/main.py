@@ -34,6 +34,7 @@ COMMAND_MODULES = (
     "cli.alerts",
     "cli.baseline",
     "cli.model",
+    "cli.train",
     "cli.keys",
     "cli.sql_user",
     "cli.migrate",
