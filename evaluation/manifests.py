@@ -18,8 +18,8 @@ import csv
 import io
 import json
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,14 +28,15 @@ COLUMNS = frozenset({"id", "audio", "text", "speaker", "programme", "kind"})
 SPLITS = ("train", "test", "validation", "valid", "dev", "validated", "other", "invalidated")
 MAX_FIELD_CHARACTERS = 1_000_000
 
-_TEXT = ("text", "transcription", "sentence")
+TEXT_COLUMNS = ("text", "transcription", "sentence", "text_gl")
+"""Usual names. `text_gl` is that of corpora with translations."""
 _OPTIONAL = {
     "id": ("id",),
     "speaker": ("speaker", "speaker_id", "client_id"),
     "programme": ("programme", "program"),
     "kind": ("kind", "type", "domain"),
 }
-_FLEURS_COLUMNS = (
+FLEURS_COLUMNS = (
     "sentence_id",
     "file_name",
     "raw_transcription",
@@ -48,6 +49,15 @@ _FLEURS_COLUMNS = (
 
 class HeldOutError(ValueError):
     """A held-out set that cannot be read. Written for a person: file, line and reason."""
+
+
+OnBadRow = Callable[[str, HeldOutError], None]
+"""Hears of a row that cannot be read: where it stands, and the reason. What it raises ends the reading."""
+
+
+def stop_at_bad_row(where: str, error: HeldOutError) -> None:
+    """Held-out sets are read whole or not at all."""
+    raise error
 
 
 class LayoutKind(StrEnum):
@@ -71,6 +81,10 @@ class Layout:
     split: str
     columns: Mapping[str, str]
     """Ours to the file's, where `set.toml` says so."""
+    described_in: str = "set.toml"
+    """What a person is told to change where columns are not clear."""
+    also: tuple[str, ...] = ()
+    """Further columns of the files that rows carry along in `other`."""
 
     @property
     def shown(self) -> str:
@@ -96,6 +110,8 @@ class Row:
     kind: str | None
     where: str
     """File and line, for errors."""
+    other: Mapping[str, str | None] = field(default_factory=dict)
+    """By the files' names of the columns in `Layout.also`."""
 
 
 def find_layout(folder: Path, *, manifest: str | None, split: str, columns: Mapping[str, str]) -> Layout:
@@ -134,31 +150,36 @@ def find_layout(folder: Path, *, manifest: str | None, split: str, columns: Mapp
     )
 
 
-def read_rows(layout: Layout) -> list[Row]:
+def read_rows(layout: Layout, *, on_bad: OnBadRow = stop_at_bad_row) -> list[Row]:
     """All rows, in the files' order.
 
+    Args:
+        on_bad: hears of every row that cannot be read. Where it returns, the row is left out and reading goes on.
+
     Raises:
-        HeldOutError: naming the file, the line and the reason.
+        HeldOutError: naming the file, the line and the reason. Whatever `on_bad` does, this is raised where a file
+            is not there or its columns do not tell what they are.
     """
     if layout.kind is LayoutKind.PARQUET:
-        return _parquet_rows(layout)
+        return _parquet_rows(layout, on_bad)
     rows: list[Row] = []
     for file in layout.files:
         match layout.kind:
             case LayoutKind.MANIFEST:
-                named = named_rows(file)
-                rows += _from_columns(layout, file, named, audio=("audio",), prefix="")
+                named = named_rows(file, on_bad)
+                rows += _from_columns(layout, file, named, on_bad, audio=("audio",), prefix="")
             case LayoutKind.AUDIOFOLDER:
                 prefix = "" if file.parent == layout.folder else f"{file.parent.name}/"
-                rows += _from_columns(layout, file, named_rows(file), audio=("file_name",), prefix=prefix)
+                named = named_rows(file, on_bad)
+                rows += _from_columns(layout, file, named, on_bad, audio=("file_name",), prefix=prefix)
             case LayoutKind.COMMON_VOICE:
                 # its fields are never quoted, and quotation marks are part of the sentences
-                named = _table_rows(file, "\t", quoted=False)
-                rows += _from_columns(layout, file, named, audio=("path",), prefix="clips/")
+                named = _table_rows(file, "\t", on_bad, quoted=False)
+                rows += _from_columns(layout, file, named, on_bad, audio=("path",), prefix="clips/")
             case LayoutKind.FLEURS:
-                rows += _fleurs_rows(layout, file)
+                rows += _fleurs_rows(layout, file, on_bad)
             case LayoutKind.OPENSLR:
-                rows += _openslr_rows(layout, file)
+                rows += _openslr_rows(layout, file, on_bad)
     return rows
 
 
@@ -208,40 +229,62 @@ def _from_columns(
     layout: Layout,
     file: Path,
     rows: Iterator[tuple[str, dict[str, Any]]],
+    on_bad: OnBadRow,
     *,
     audio: Sequence[str],
     prefix: str,
 ) -> Iterator[Row]:
     chosen: dict[str, str] | None = None
     for where, row in rows:
-        if chosen is None or file.suffix == ".jsonl":
-            chosen = choose_columns(layout.columns, row, where, audio=audio)
-        given = text_value(row, chosen["audio"], where)
-        path = safe_path(prefix + safe_path(given, where), where)
-        yield Row(
-            key=optional_value(row, chosen.get("id"), where) or given,
-            audio=path,
-            text=text_value(row, chosen["text"], where),
-            speaker=optional_value(row, chosen.get("speaker"), where),
-            programme=optional_value(row, chosen.get("programme"), where),
-            kind=optional_value(row, chosen.get("kind"), where),
-            where=where,
-        )
+        if chosen is None and file.suffix != ".jsonl":
+            # one header for all rows: where it is not clear, none of them is
+            chosen = choose_columns(layout.columns, row, where, audio=audio, said_in=layout.described_in)
+        try:
+            columns = chosen or choose_columns(
+                layout.columns, row, where, audio=audio, said_in=layout.described_in
+            )
+            read = _row_of(layout, row, columns, prefix, where)
+        except HeldOutError as error:
+            on_bad(where, error)
+            continue
+        yield read
+
+
+def _row_of(
+    layout: Layout, row: Mapping[str, Any], chosen: Mapping[str, str], prefix: str, where: str
+) -> Row:
+    given = text_value(row, chosen["audio"], where)
+    path = safe_path(prefix + safe_path(given, where), where)
+    return Row(
+        key=optional_value(row, chosen.get("id"), where) or given,
+        audio=path,
+        text=text_value(row, chosen["text"], where),
+        speaker=optional_value(row, chosen.get("speaker"), where),
+        programme=optional_value(row, chosen.get("programme"), where),
+        kind=optional_value(row, chosen.get("kind"), where),
+        where=where,
+        other={column: optional_value(row, column, where) for column in layout.also},
+    )
 
 
 def choose_columns(
-    mapped: Mapping[str, str], there: Mapping[str, Any], where: str, *, audio: Sequence[str]
+    mapped: Mapping[str, str],
+    there: Mapping[str, Any],
+    where: str,
+    *,
+    audio: Sequence[str],
+    said_in: str = "set.toml",
 ) -> dict[str, str]:
-    """Ours to the file's columns: what `set.toml` says, else the usual names.
+    """Ours to the file's columns: what `mapped` says, which a person wrote in `said_in`, else the usual names.
 
     Raises:
         HeldOutError: one that is needed is not there, or it is not clear which one holds the text.
     """
     chosen: dict[str, str] = {}
-    for ours, candidates in {"audio": tuple(audio), "text": _TEXT, **_OPTIONAL}.items():
+    for ours, candidates in {"audio": tuple(audio), "text": TEXT_COLUMNS, **_OPTIONAL}.items():
         if ours in mapped:
             if mapped[ours] not in there:
-                raise HeldOutError(f"{where}: there is no `{mapped[ours]}`, which set.toml names for {ours}")
+                raise HeldOutError(f"{where}: there is no `{mapped[ours]}`, which {said_in} names for {ours}")
             chosen[ours] = mapped[ours]
             continue
         found = [name for name in candidates if name in there]
@@ -250,10 +293,10 @@ def choose_columns(
         elif not found:
             names = ", ".join(f"`{name}`" for name in candidates)
             has = ", ".join(there) or "nothing"
-            raise HeldOutError(f"{where}: there is no {names} (it has: {has}); set.toml can say which it is")
+            raise HeldOutError(f"{where}: there is no {names} (it has: {has}); {said_in} can say which it is")
         elif len(found) > 1:
             raise HeldOutError(
-                f"{where}: both `{found[0]}` and `{found[1]}` could be the {ours}; say which in set.toml, [columns]"
+                f"{where}: both `{found[0]}` and `{found[1]}` could be the {ours}; say which in {said_in}, [columns]"
             )
         else:
             chosen[ours] = found[0]
@@ -264,7 +307,7 @@ def text_value(row: Mapping[str, Any], column: str, where: str) -> str:
     """A text that must be there; it may be empty."""
     value = row.get(column)
     if not isinstance(value, str):
-        hint = "; write an empty text where nothing is said" if column in _TEXT else ""
+        hint = "; write an empty text where nothing is said" if column in TEXT_COLUMNS else ""
         raise HeldOutError(f"{where}: `{column}` must be a text{hint}")
     return clean(value, column, where)
 
@@ -286,20 +329,20 @@ def clean(value: str, column: str, where: str) -> str:
     return unicodedata.normalize("NFC", value)
 
 
-def named_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def named_rows(file: Path, on_bad: OnBadRow = stop_at_bad_row) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where it stands, values by column) of each row of a .jsonl, .csv or .tsv file."""
     match file.suffix:
         case ".jsonl" | ".ndjson":
-            return _json_rows(file)
+            return _json_rows(file, on_bad)
         case ".csv":
-            return _table_rows(file, ",")
+            return _table_rows(file, ",", on_bad)
         case ".tsv":
-            return _table_rows(file, "\t")
+            return _table_rows(file, "\t", on_bad)
     raise HeldOutError(f"{file}: a manifest is a .jsonl, .csv, .tsv or .parquet file")
 
 
-def _json_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for line, content in enumerate(_read(file).split("\n"), start=1):
+def _json_rows(file: Path, on_bad: OnBadRow) -> Iterator[tuple[str, dict[str, Any]]]:
+    for line, content in enumerate(_read(file, on_bad).split("\n"), start=1):
         where = f"{file}, line {line}"
         if not content.strip():
             continue
@@ -307,42 +350,58 @@ def _json_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             row = json.loads(content)
         # ValueError, too: a whole number of thousands of digits is JSON, and nothing that Python reads
         except (ValueError, RecursionError) as error:
-            raise HeldOutError(
-                f"{where}: not JSON that can be read ({getattr(error, 'msg', error)})"
-            ) from error
+            reason = getattr(error, "msg", error)
+            on_bad(where, HeldOutError(f"{where}: not JSON that can be read ({reason})"))
+            continue
         if not isinstance(row, dict):
-            raise HeldOutError(f"{where}: not an object with `audio` and `text`")
+            on_bad(where, HeldOutError(f"{where}: not an object with `audio` and `text`"))
+            continue
         yield where, row
 
 
-def _table_rows(file: Path, delimiter: str, *, quoted: bool = True) -> Iterator[tuple[str, dict[str, Any]]]:
+def _table_rows(
+    file: Path, delimiter: str, on_bad: OnBadRow, *, quoted: bool = True
+) -> Iterator[tuple[str, dict[str, Any]]]:
     csv.field_size_limit(MAX_FIELD_CHARACTERS)
-    content = io.StringIO(_read(file), newline="")
+    content = io.StringIO(_read(file, on_bad), newline="")
     if quoted:
         reader = csv.reader(content, delimiter=delimiter, strict=True)
     else:
         reader = csv.reader(content, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=True)
-    header: list[str] | None = None
-    first = 1
+    header = _header(file, reader)
+    while True:
+        where = f"{file}, line {reader.line_num + 1}"
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            # a quotation mark that is never closed: everything after it
+            on_bad(where, HeldOutError(f"{file}, line {reader.line_num}: {error}"))
+            continue
+        if fields is None:
+            return
+        if not fields:
+            continue
+        if len(fields) != len(header):
+            n_fields = f"{len(fields)} fields, and the header has {len(header)}"
+            on_bad(where, HeldOutError(f"{where}: {n_fields}"))
+            continue
+        yield where, dict(zip(header, fields, strict=True))
+
+
+def _header(file: Path, reader: Iterator[list[str]]) -> list[str]:
     try:
-        for fields in reader:
-            where = f"{file}, line {first}"
-            first = reader.line_num + 1
-            if header is None:
-                header = [name.strip() for name in fields]
-                if repeated := [name for name in header if header.count(name) > 1]:
-                    raise HeldOutError(f"{where}: the column `{repeated[0]}` is there twice")
-            elif fields:
-                if len(fields) != len(header):
-                    raise HeldOutError(f"{where}: {len(fields)} fields, and the header has {len(header)}")
-                yield where, dict(zip(header, fields, strict=True))
+        names = next(reader, None)
     except csv.Error as error:
-        raise HeldOutError(f"{file}, line {reader.line_num}: {error}") from error
-    if header is None:
+        raise HeldOutError(f"{file}, line 1: {error}") from error
+    if names is None:
         raise HeldOutError(f"{file}: the file is empty")
+    header = [name.strip() for name in names]
+    if repeated := [name for name in header if header.count(name) > 1]:
+        raise HeldOutError(f"{file}, line 1: the column `{repeated[0]}` is there twice")
+    return header
 
 
-def _read(file: Path) -> str:
+def _read(file: Path, on_bad: OnBadRow) -> str:
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -350,6 +409,9 @@ def _read(file: Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if on_bad is not stop_at_bad_row:
+            # only the rows with such bytes are refused, by `clean`
+            return content.decode("utf-8-sig", "surrogateescape")
         line = content[: error.start].count(b"\n") + 1
         raise HeldOutError(f"{file}, line {line}: not UTF-8 text ({error.reason})") from error
 
@@ -357,45 +419,64 @@ def _read(file: Path) -> str:
 # --- layouts without a header ----------------------------------------------------------------------------
 
 
-def _plain_lines(file: Path) -> Iterator[tuple[str, list[str]]]:
-    for line, content in enumerate(_read(file).split("\n"), start=1):
+def _plain_lines(file: Path, on_bad: OnBadRow) -> Iterator[tuple[str, list[str]]]:
+    for line, content in enumerate(_read(file, on_bad).split("\n"), start=1):
         if content.strip():
             yield f"{file}, line {line}", content.removesuffix("\r").split("\t")
 
 
-def _fleurs_rows(layout: Layout, file: Path) -> Iterator[Row]:
+def _fleurs_rows(layout: Layout, file: Path, on_bad: OnBadRow) -> Iterator[Row]:
     text = layout.columns.get("text", "raw_transcription")
-    if text not in _FLEURS_COLUMNS:
-        raise HeldOutError(f"{file}: FLEURS has no `{text}`; it has {', '.join(_FLEURS_COLUMNS)}")
-    for where, fields in _plain_lines(file):
-        if len(fields) != len(_FLEURS_COLUMNS):
-            raise HeldOutError(f"{where}: {len(fields)} fields, and FLEURS has {len(_FLEURS_COLUMNS)}")
-        row = dict(zip(_FLEURS_COLUMNS, fields, strict=True))
-        name = safe_path(row["file_name"], where)
-        # several speakers read one sentence, and no file says who: the sentence's id is not the utterance's
-        yield Row(
-            name, f"audio/{layout.split}/{name}", clean(row[text], text, where), None, None, None, where
-        )
+    if text not in FLEURS_COLUMNS:
+        raise HeldOutError(f"{file}: FLEURS has no `{text}`; it has {', '.join(FLEURS_COLUMNS)}")
+    for where, fields in _plain_lines(file, on_bad):
+        try:
+            row = _fleurs_row(layout, fields, text, where)
+        except HeldOutError as error:
+            on_bad(where, error)
+            continue
+        yield row
 
 
-def _openslr_rows(layout: Layout, file: Path) -> Iterator[Row]:
+def _fleurs_row(layout: Layout, fields: Sequence[str], text: str, where: str) -> Row:
+    if len(fields) != len(FLEURS_COLUMNS):
+        raise HeldOutError(f"{where}: {len(fields)} fields, and FLEURS has {len(FLEURS_COLUMNS)}")
+    row = dict(zip(FLEURS_COLUMNS, fields, strict=True))
+    name = safe_path(row["file_name"], where)
+    # several speakers read one sentence, and no file says who: the sentence's id is not the utterance's
+    audio = f"audio/{layout.split}/{name}"
+    return Row(name, audio, clean(row[text], text, where), None, None, None, where)
+
+
+def _openslr_rows(layout: Layout, file: Path, on_bad: OnBadRow) -> Iterator[Row]:
     by_id: dict[str, list[Path]] = {}
     for audio in sorted(file.parent.rglob("*.wav")):
         by_id.setdefault(audio.stem, []).append(audio)
-    for where, fields in _plain_lines(file):
-        if len(fields) < 2:
-            raise HeldOutError(f"{where}: not an id and a text with a tabulator between them")
-        key = clean(fields[0].strip(), "id", where)
-        text = " ".join(part.strip() for part in fields[1:] if part.strip())
-        speaker, stroke, _ = key.rpartition("_")
-        beside = by_id.get(key, [])
-        if not beside:
-            raise HeldOutError(f"{where}: there is no {key}.wav in {file.parent} or below")
-        if len(beside) > 1:
-            raise HeldOutError(f"{where}: {beside[0]} and {beside[1]} could both be its audio")
-        audio_path = beside[0].relative_to(layout.folder).as_posix()
-        clean(audio_path, ascii(audio_path), where)  # as it is on the disk, but refused where it is no text
-        yield Row(key, audio_path, clean(text, "text", where), speaker if stroke else None, None, None, where)
+    for where, fields in _plain_lines(file, on_bad):
+        try:
+            row = _openslr_row(layout, file, fields, by_id, where)
+        except HeldOutError as error:
+            on_bad(where, error)
+            continue
+        yield row
+
+
+def _openslr_row(
+    layout: Layout, file: Path, fields: Sequence[str], by_id: Mapping[str, list[Path]], where: str
+) -> Row:
+    if len(fields) < 2:
+        raise HeldOutError(f"{where}: not an id and a text with a tabulator between them")
+    key = clean(fields[0].strip(), "id", where)
+    text = " ".join(part.strip() for part in fields[1:] if part.strip())
+    speaker, stroke, _ = key.rpartition("_")
+    beside = by_id.get(key, [])
+    if not beside:
+        raise HeldOutError(f"{where}: there is no {key}.wav in {file.parent} or below")
+    if len(beside) > 1:
+        raise HeldOutError(f"{where}: {beside[0]} and {beside[1]} could both be its audio")
+    audio_path = beside[0].relative_to(layout.folder).as_posix()
+    clean(audio_path, ascii(audio_path), where)  # as it is on the disk, but refused where it is no text
+    return Row(key, audio_path, clean(text, "text", where), speaker if stroke else None, None, None, where)
 
 
 # --- parquet ---------------------------------------------------------------------------------------------
@@ -410,10 +491,16 @@ class _Record:
     path: str | None
     values: Mapping[str, str | None]
     """By our names of the columns."""
+    other: Mapping[str, str | None]
 
 
-def _parquet_rows(layout: Layout) -> list[Row]:
-    records = [record for file in layout.files for record in _parquet_records(layout, file)]
+def _parquet_rows(layout: Layout, on_bad: OnBadRow) -> list[Row]:
+    records = [record for file in layout.files for record in _parquet_records(layout, file, on_bad)]
+    if "id" in layout.columns:
+        for record in records:
+            if record.values["id"] is None:
+                on_bad(record.where, HeldOutError(f"{record.where}: its id is empty"))
+        records = [record for record in records if record.values["id"] is not None]
     return [
         Row(
             key=key,
@@ -423,12 +510,13 @@ def _parquet_rows(layout: Layout) -> list[Row]:
             programme=record.values.get("programme"),
             kind=record.values.get("kind"),
             where=record.where,
+            other=record.other,
         )
         for key, record in zip(_parquet_keys(layout, records), records, strict=True)
     ]
 
 
-def _parquet_records(layout: Layout, file: Path) -> Iterator[_Record]:
+def _parquet_records(layout: Layout, file: Path, on_bad: OnBadRow) -> Iterator[_Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -436,23 +524,33 @@ def _parquet_records(layout: Layout, file: Path) -> Iterator[_Record]:
         with pq.ParquetFile(file) as parquet:
             schema = parquet.schema_arrow
             there = dict.fromkeys(schema.names)
-            chosen = choose_columns(layout.columns, there, str(file), audio=("audio",))
+            chosen = choose_columns(
+                layout.columns, there, str(file), audio=("audio",), said_in=layout.described_in
+            )
             audio = schema.field(chosen["audio"]).type
             if not pa.types.is_struct(audio) or audio.get_field_index("bytes") < 0:
                 raise HeldOutError(f"{file}: `{chosen['audio']}` must be a struct with the field `bytes`")
-            wanted = [column for ours, column in chosen.items() if ours != "audio"]
+            also = [column for column in layout.also if column in there]
+            wanted = [column for ours, column in chosen.items() if ours != "audio"] + also
             if audio.get_field_index("path") >= 0:
                 wanted.append(f"{chosen['audio']}.path")
             rows = parquet.read(columns=wanted).to_pylist()
     except (OSError, pa.ArrowException) as error:
-        raise HeldOutError(f"{file}: not a readable parquet file ({error})") from error
+        on_bad(str(file), HeldOutError(f"{file}: not a readable parquet file ({error})"))
+        return
     name = file.relative_to(layout.folder).as_posix()
     for number, row in enumerate(rows):
         where = f"{file}, row {number}"
-        values: dict[str, str | None] = {"text": text_value(row, chosen["text"], where)}
-        values |= {ours: optional_value(row, chosen.get(ours), where) for ours in _OPTIONAL}
-        path = (row.get(chosen["audio"]) or {}).get("path")
-        yield _Record(where, f"{name}#{number}", path and clean(path, "path", where), values)
+        try:
+            values: dict[str, str | None] = {"text": text_value(row, chosen["text"], where)}
+            values |= {ours: optional_value(row, chosen.get(ours), where) for ours in _OPTIONAL}
+            other = {column: optional_value(row, column, where) for column in layout.also}
+            path = (row.get(chosen["audio"]) or {}).get("path")
+            path = path and clean(path, "path", where)
+        except HeldOutError as error:
+            on_bad(where, error)
+            continue
+        yield _Record(where, f"{name}#{number}", path, values, other)
 
 
 def _parquet_keys(layout: Layout, records: Sequence[_Record]) -> list[str]:
@@ -462,8 +560,6 @@ def _parquet_keys(layout: Layout, records: Sequence[_Record]) -> list[str]:
     """
     ids = [record.values["id"] for record in records]
     if "id" in layout.columns:
-        if None in ids:
-            raise HeldOutError(f"{records[ids.index(None)].where}: its id is empty")
         return [key for key in ids if key is not None]
     for candidates in (ids, [record.path for record in records]):
         keys = [key for key in candidates if key]

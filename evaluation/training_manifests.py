@@ -1,7 +1,8 @@
 """Manifests of training data, read for one purpose: what they share with held-out sets (`evaluation.overlap`).
 
-`.jsonl`, `.csv` or `.tsv` with `audio` and `text`, and where they are known `sha256`, `dataset`, `split`, `speaker`,
-`programme` and `duration_s`. Where `sha256` is not given and the file is there, it is computed.
+`.parquet` as `fonoteca train prepare` writes it; or `.jsonl`, `.csv` or `.tsv` with `audio` and `text`, and where they
+are known `sha256`, `dataset`, `split`, `speaker`, `programme` and `duration_s`. Where `sha256` is not given and the
+file is there, it is computed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def read_training_manifest(file: Path) -> Iterator[ManifestRow]:
     Raises:
         HeldOutError: naming the file, the line and the reason.
     """
-    for where, row in named_rows(file):
+    for where, row in _parquet_rows(file) if file.suffix == ".parquet" else named_rows(file):
         audio = text_value(row, "audio", where)
         sha256 = optional_value(row, "sha256", where)
         if sha256 is not None and not _SHA256.fullmatch(sha256):
@@ -40,6 +41,21 @@ def read_training_manifest(file: Path) -> Iterator[ManifestRow]:
             programme=optional_value(row, "programme", where),
             sha256=sha256 or _hash_of(file.parent / audio),
         )
+
+
+def _parquet_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches():
+                for row in batch.to_pylist():
+                    yield f"{file}, row {number}", row
+                    number += 1
+    except (OSError, pa.ArrowException) as error:
+        raise HeldOutError(f"{file}: not a readable parquet file ({error})") from error
 
 
 def dataset_name(name: str) -> str:
