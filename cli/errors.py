@@ -31,6 +31,7 @@ EXPECTED_ERRORS = frozenset(
         "db.settings.SettingMissing",
         "db.sql_users.SqlUserRefused",
         "speech.stored.CheckpointError",
+        "training.tuning.errors.FinetuneError",
         "speech.errors.MediaError",
         "training.manifest.ManifestError",
     }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from cli import train_finetune
+
 train = typer.Typer(no_args_is_help=True, help="Prepare speech corpora, and fine-tune a model on them.")
 
 
@@ -14,4 +16,5 @@ def group() -> None:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    train_finetune.add_commands(train)
     app.add_typer(train, name="train")
