@@ -1,0 +1,194 @@
+"""Makes a corpus: texts are drawn, spoken, and put into a condition, chunk by chunk.
+
+Chunks of half an hour are independent: each has a seed of its own and a process of its own, as espeak-ng carries
+state from clip to clip. So the corpus depends on the seed and hours alone, not on how many processes make it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from training.synthetic.acoustics import degrade, nothing
+from training.synthetic.corpus import SAMPLE_RATE_HZ, Clip, Corpus, CorpusWriter, to_int16
+from training.synthetic.espeak import Delivery, Speech, Voice, espeak_version, speak
+from training.synthetic.pronunciation import SILENCE, espeak_input
+from training.synthetic.texts import draw_text, prose, split_of
+from training.synthetic.voices import draw_delivery, draw_voice
+
+__all__ = ["Recipe", "Spoken", "make_corpus", "speak_texts"]
+
+CHUNK_S = 1800.0
+MAX_CLIP_S = 25.0
+Samples = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a corpus depends on, beside the code and the version of espeak-ng."""
+
+    hours: float = 30.0
+    seed: int = 1
+    parts: Mapping[str, float] = field(
+        default_factory=lambda: {
+            "news": 0.38, "prose": 0.33, "words": 0.14, "interface": 0.05, "fragments": 0.07, "nothing": 0.03,
+        }
+    )  # fmt: skip
+    """Share of the time of each part; parts that are left out are not made."""
+    conditions: Mapping[str, float] = field(
+        default_factory=lambda: {
+            "clean": 0.46, "noise": 0.11, "music": 0.08, "babble": 0.07, "room": 0.08, "telephone": 0.06,
+            "coded": 0.05, "mixed": 0.09,
+        }
+    )  # fmt: skip
+    """Share of the clips in each of `acoustics.CONDITIONS`."""
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A clip in memory, before it has a place in a corpus."""
+
+    clip: Clip
+    samples: Samples
+
+
+def make_corpus(
+    folder: Path, recipe: Recipe, *, processes: int = 2, on_progress: Callable[[float], None] | None = None
+) -> Corpus:
+    """Make a corpus of at least `recipe.hours` in a folder; one that is there is replaced.
+
+    Args:
+        on_progress: called with the hours made so far.
+
+    Raises:
+        EspeakMissing: espeak-ng is not installed.
+    """
+    n_chunks = max(1, round(recipe.hours * 3600 / CHUNK_S))
+    chunk_s = recipe.hours * 3600 / n_chunks
+    about = {**asdict(recipe), "espeak_ng": espeak_version()}
+    with CorpusWriter(folder, about) as writer:
+        jobs = [(recipe, index, chunk_s, folder / f"chunk-{index:05d}.i16") for index in range(n_chunks)]
+        for clips, path in _in_order(_make_chunk, jobs, processes):
+            writer.append(clips, path.read_bytes())
+            path.unlink()
+            if on_progress:
+                on_progress(writer.n_samples / SAMPLE_RATE_HZ / 3600)
+    return Corpus.open(folder)
+
+
+def speak_texts(jobs: Sequence[tuple[str, Voice, Delivery, str, int]], part: str) -> list[Spoken]:
+    """Speak given texts, each with its voice, delivery, condition and seed, in a process of their own.
+
+    The same jobs give the same samples.
+    """
+    return next(iter(_in_order(_speak_texts, [(tuple(jobs), part)], 1)))
+
+
+def _in_order(work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], processes: int) -> Iterator[Any]:
+    """Results in the order of the jobs, each from a fresh process, with few waiting to be taken."""
+    # spawn: a fork of a process that uses torch's threads may hang
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        waiting: list[Future[Any]] = []
+        try:
+            for job in jobs:
+                waiting.append(pool.submit(work, *job))
+                if len(waiting) > processes + 1:
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _make_chunk(recipe: Recipe, index: int, chunk_s: float, path: Path) -> tuple[list[Clip], Path]:
+    rng = random.Random(f"{recipe.seed}/{index}")  # noqa: S311 (a reproducible draw, no secret)
+    spare = {
+        part: share for part, share in recipe.parts.items() if share > 0 and (part != "prose" or prose())
+    }
+    total = sum(spare.values())
+    left_s = {part: chunk_s * share / total for part, share in spare.items()}
+    clips: list[Clip] = []
+    recent: list[Samples] = []
+    with path.open("wb") as audio:
+        while (part := max(left_s, key=lambda name: left_s[name])) and left_s[part] > 0:
+            spoken = _draw_clip(recipe, part, recent, rng)
+            if spoken is None:
+                continue
+            left_s[part] -= len(spoken.samples) / SAMPLE_RATE_HZ
+            clips.append(spoken.clip)
+            audio.write(to_int16(spoken.samples).tobytes())
+    return clips, path
+
+
+def _draw_clip(recipe: Recipe, part: str, recent: list[Samples], rng: random.Random) -> Spoken | None:
+    """One clip, or None where the draw is not to be trained on."""
+    seed = rng.randrange(2**31)
+    if part == "nothing":
+        return silent_clip(rng.uniform(0.5, 12.0), seed, "validation" if rng.random() < 0.02 else "train")
+    text = draw_text(part, rng)
+    split = split_of(text)
+    if split == "test":
+        return None
+    voice, delivery = draw_voice(rng), draw_delivery(rng)
+    condition = rng.choices(list(recipe.conditions), list(recipe.conditions.values()))[0]
+    speech = speak(espeak_input(text, linked=rng.random() < 0.8), voice, delivery, seed=seed)
+    if not 0.2 < len(speech.samples) / SAMPLE_RATE_HZ < MAX_CLIP_S:
+        return None
+    spoken = _finished(speech, text, part, voice, condition, split, recent, seed)
+    recent.append(speech.samples)
+    del recent[:-8]
+    return spoken
+
+
+def _speak_texts(jobs: tuple[tuple[str, Voice, Delivery, str, int], ...], part: str) -> list[Spoken]:
+    recent: list[Samples] = []
+    made = []
+    for text, voice, delivery, condition, seed in jobs:
+        speech = speak(espeak_input(text), voice, delivery, seed=seed)
+        made.append(_finished(speech, text, part, voice, condition, split_of(text), recent, seed))
+        recent.append(speech.samples)
+        del recent[:-8]
+    return made
+
+
+def silent_clip(duration_s: float, seed: int, split: str) -> Spoken:
+    """A clip without speech, whose text is empty."""
+    samples, kind = nothing(int(duration_s * SAMPLE_RATE_HZ), np.random.default_rng(seed))
+    ends_ms = (round(len(samples) * 1000 / SAMPLE_RATE_HZ),)
+    return Spoken(Clip(0, len(samples), "", "nothing", "", kind, (SILENCE,), ends_ms, split), samples)
+
+
+def _finished(
+    speech: Speech,
+    text: str,
+    part: str,
+    voice: Voice,
+    condition: str,
+    split: str,
+    others: Sequence[Samples],
+    seed: int,
+) -> Spoken:
+    """Speech with a little silence around it, in its condition."""
+    rng = np.random.default_rng(seed)
+    before, after = (int(rng.uniform(0.03, 0.35) * SAMPLE_RATE_HZ) for _ in range(2))
+    padded = np.concatenate([np.zeros(before, np.float32), speech.samples, np.zeros(after, np.float32)])
+    samples = degrade(condition, padded, others, rng)
+    shift_ms = round(before * 1000 / SAMPLE_RATE_HZ)
+    phonemes = (SILENCE, *speech.phonemes)
+    ends_ms = [shift_ms, *(end + shift_ms for end in speech.phoneme_ends_ms)]
+    whole_ms = round(len(samples) * 1000 / SAMPLE_RATE_HZ)
+    if phonemes[-1] == SILENCE:
+        ends_ms[-1] = whole_ms
+    else:
+        phonemes, ends_ms = (*phonemes, SILENCE), [*ends_ms, whole_ms]
+    clip = Clip(0, len(samples), text, part, str(voice), condition, phonemes, tuple(ends_ms), split)
+    return Spoken(clip, samples)
