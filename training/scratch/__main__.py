@@ -1,0 +1,66 @@
+"""Build the demo model from nothing: speech, tokenizer, training, measuring, card.
+
+    python -m training.scratch [--minutes 100] [--seed 1] [--out build/demo-model] [--install]
+
+About 100 minutes on two cores; on a GPU the same command, in less. Stopped or killed, it goes on when it is given
+again. `models/demo` is left as it is unless --install is given, and then only replaced by a model that is at least as
+good on every test set. Needs Debian's espeak-ng.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+DEFAULT_OUT = Path("build/demo-model")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build as the command line says; 0 when it went well."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.scratch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=100.0, help="on two cores; sets hours of speech and steps"
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT)
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
+    parser.add_argument("--until", type=int, help="stop the training after so many steps; measure nothing")
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        action="append",
+        default=[],
+        help="a finished build of another seed, for the card",
+    )
+    parser.add_argument("--install", action="store_true", help="replace models/demo, if better everywhere")
+    wanted = parser.parse_args(arguments)
+
+    # torch and transformers take seconds: not for --help
+    from training.scratch.build import Build, BuildError, build, install, make_card, read_measured
+    from training.scratch.loop import TrainingFailed
+    from training.scratch.settings import Settings
+
+    try:
+        found = build(
+            Build(wanted.out, wanted.minutes, wanted.seed, wanted.device, wanted.dtype, wanted.until)
+        )
+        if wanted.beside and found:
+            others = dict(read_measured(folder) for folder in wanted.beside)
+            make_card(wanted.out, Settings.of_minutes(wanted.minutes, seed=wanted.seed), found, beside=others)
+        if wanted.install:
+            install(wanted.out, device=wanted.device)
+    except (BuildError, TrainingFailed, ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
