@@ -228,7 +228,7 @@ def _facts(content: bytes, name: str) -> tuple[str, int]:
     return hashlib.sha256(content).hexdigest(), n_samples
 
 
-def _audio_column(schema: Any) -> str:
+def audio_column(schema: Any) -> str:
     """The struct with `bytes`; set.toml may have named it, so it is found by its form."""
     import pyarrow as pa
 
@@ -247,7 +247,7 @@ def _parquet_clips(file: Path) -> Iterator[bytes]:
     number = 0
     try:
         with pq.ParquetFile(file) as parquet:
-            column = _audio_column(parquet.schema_arrow)
+            column = audio_column(parquet.schema_arrow)
             for batch in parquet.iter_batches(batch_size=64, columns=[f"{column}.bytes"]):
                 for record in batch.column(0).to_pylist():
                     yield _bytes_of(record, file, number)
@@ -298,7 +298,7 @@ def _group(file: Path, mtime_ns: int, group: int) -> Any:
 
     try:
         with pq.ParquetFile(file) as parquet:
-            column = _audio_column(parquet.schema_arrow)
+            column = audio_column(parquet.schema_arrow)
             return parquet.read_row_group(group, columns=[f"{column}.bytes"]).column(0)
     except pa.ArrowException as error:
         raise HeldOutError(f"{file}: not a readable parquet file ({error})") from error

@@ -51,6 +51,10 @@ class HeldOutError(ValueError):
     """A held-out set that cannot be read. Written for a person: file, line and reason."""
 
 
+class NothingFound(HeldOutError):
+    """A folder in which nothing is a corpus's list of utterances."""
+
+
 OnBadRow = Callable[[str, HeldOutError], None]
 """Hears of a row that cannot be read: where it stands, and the reason. What it raises ends the reading."""
 
@@ -118,7 +122,8 @@ def find_layout(folder: Path, *, manifest: str | None, split: str, columns: Mapp
     """What lies in `folder`.
 
     Raises:
-        HeldOutError: nothing that is known, or two manifests.
+        NothingFound: nothing that is known.
+        HeldOutError: two manifests, or the one that is named is not there.
     """
 
     def found(kind: LayoutKind, files: Sequence[Path]) -> Layout:
@@ -143,7 +148,7 @@ def find_layout(folder: Path, *, manifest: str | None, split: str, columns: Mapp
         return found(LayoutKind.OPENSLR, files)
     if files := _parquet_files(folder, split):
         return found(LayoutKind.PARQUET, files)
-    raise HeldOutError(
+    raise NothingFound(
         f"{folder}: no held-out set is found in it: there is no manifest.jsonl, .csv or .tsv, no metadata.jsonl or "
         f".csv, no {split}.tsv beside clips/ or audio/{split}/, no line_index.tsv and no parquet file of the split "
         f"{split!r}. Add one, name it in set.toml (`manifest`, `split`), or take the folder out"
