@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo up test lint format clean sample-archive sql-docs simulate-drift ten-nights bench-engine bench-search bench-checkpoint
+.PHONY: help install demo up test lint format clean demo-model sample-archive sql-docs simulate-drift ten-nights bench-engine bench-search bench-checkpoint
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ ten-nights: install ## Live through ten nights of a made-up broadcaster on the r
 
 sql-docs: install ## Write the data dictionary, the cookbook's answers and their pictures anew
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.sql_docs
+
+demo-model: install ## Build the demo model from nothing: 100 minutes on two cores (DEMO_MODEL_ARGS="--minutes 10 --out DIR")
+	@OMP_NUM_THREADS=1 $(BIN)/python -m training.scratch $(DEMO_MODEL_ARGS)
 
 sample-archive: install ## Make samples/ anew from the test sentences
 	$(BIN)/python -m training.sample_archive

@@ -148,7 +148,7 @@ def test_a_batch_is_the_same_alone_and_made_ahead(tmp_path: Path) -> None:
     together = loader.batch(3, range(N_SHARDS))
     again = next(loader.batches(range(3, 4), range(N_SHARDS), n_workers=0))
     assert torch.equal(together.features, again.features)
-    assert together.answers == again.answers and together.shown == again.shown
+    assert (together.answers, together.shown) == (again.answers, again.shown)
     # one process with both parts hears what two processes hear
     parts = [loader.batch(3, [shard]) for shard in range(N_SHARDS)]
     assert together.answers == tuple(answer for part in parts for answer in part.answers)

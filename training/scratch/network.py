@@ -30,6 +30,9 @@ CHARACTERS_PER_TOKEN = 2
 GUIDED_LAYERS = (1, 2)
 """Decoder layers whose attention is guided (those that the model has), in the first half of their heads."""
 
+GUIDE_TOKENS = 3.0
+"""How far from its word attention may lie, in audio tokens (80 ms): one standard deviation."""
+
 NAME = "fonoteca-demo"
 
 
@@ -234,10 +237,10 @@ class Network(nn.Module):
         n_audio: Sequence[int],
         batch: Batch,
     ) -> torch.Tensor:
-        """Attention's expected penalty, 0 where it lies within half a second of the word, 1 far away.
+        """Expected penalty of the guided heads' attention: 0 where it lies on the word, 1 far away or off the audio.
 
         After Tachibana et al. 2018 (arXiv:1710.08969), section 4.2, with the place from the synthesiser's timings
-        instead of the diagonal. Only the attention that goes to audio at all is judged.
+        instead of the diagonal.
         """
         config = self.model.config
         n_heads, size = config.num_attention_heads, config.hidden_size // config.num_attention_heads
@@ -245,37 +248,33 @@ class Network(nn.Module):
         kept = [self._kept.pop(f"qkv{layer}") for layer in self.guided]
         if not kept or not longest:
             return rotary[0].new_zeros(())
-        device = kept[0].device
-        first, widest = len(self.prompt.before), max(n_audio)
-        # queries: the places that tell each token of the answer; padded rows are weighted 0
-        rows = torch.tensor([start - 1 for start in starts], device=device)[:, None] + torch.arange(
-            longest, device=device
-        )
-        rows = rows.clamp(max=kept[0].shape[1] - 1)
-        told = torch.zeros(len(starts), longest)
-        place = torch.zeros(len(starts), longest)
+        device, width = kept[0].device, kept[0].shape[1]
+        first, half = len(self.prompt.before), max(1, n_heads // 2)
+        told, place = torch.zeros(len(starts), longest), torch.zeros(len(starts), longest)
         for row, places in enumerate(batch.places):
             told[row, : len(places)] = 1.0
-            place[row, : len(places)] = torch.tensor(places)
+            place[row, : len(places)] = torch.tensor(places) + first
         told, place = told.to(device), place.to(device)
-        keys_at = torch.arange(widest, device=device)
-        is_key = keys_at < torch.tensor(n_audio, device=device)[:, None]
-        off = (keys_at - place[..., None]) / 3.0
-        penalty = 1.0 - torch.exp(-0.5 * off.square())
-        cos, sin = (part[0] for part in rotary)
-        half = max(1, n_heads // 2)
+        # queries: the places that tell each token of the answer; those past its end are told 0
+        asked = torch.tensor([start - 1 for start in starts], device=device)[:, None]
+        rows = (asked + torch.arange(longest, device=device)).clamp(max=width - 1)
+        keys_at = torch.arange(width, device=device)
+        ends = torch.tensor(n_audio, device=device)[:, None] + first
+        is_audio = ((keys_at >= first) & (keys_at < ends))[:, None]
+        near = torch.exp(-0.5 * ((keys_at - place[..., None]) / GUIDE_TOKENS).square())
+        penalty = 1.0 - near * is_audio
+        is_later = keys_at > rows[..., None]
+        cos, sin = (part[0].float() for part in rotary)
         total = torch.zeros((), device=device)
         for qkv in kept:
             query = qkv[..., : half * size].gather(1, rows[..., None].expand(-1, -1, half * size))
             query = query.view(*query.shape[:2], half, size).transpose(1, 2).float()
-            offset = n_heads * size
-            key = qkv[:, first : first + widest, offset : offset + half * size]
+            key = qkv[..., n_heads * size : (n_heads + half) * size]
             key = key.reshape(*key.shape[:2], half, size).transpose(1, 2).float()
-            query, _ = apply_rotary_pos_emb(query, query, cos[rows].float(), sin[rows].float())
-            at = slice(first, first + widest)
-            key, _ = apply_rotary_pos_emb(key, key, cos[None, at].float(), sin[None, at].float())
+            query, _ = apply_rotary_pos_emb(query, query, cos[rows], sin[rows])
+            key, _ = apply_rotary_pos_emb(key, key, cos[None], sin[None])
             scores = query @ key.transpose(2, 3) * size**-0.5
-            share = scores.masked_fill(~is_key[:, None, None], -torch.inf).softmax(-1)
+            share = scores.masked_fill(is_later[:, None], -torch.inf).softmax(-1)
             total = total + ((share * penalty[:, None]).sum(-1) * told[:, None]).sum()
         mean: torch.Tensor = total / (len(kept) * half * told.sum()).clamp(min=1.0)
         return mean
