@@ -128,63 +128,6 @@ def make_speech(folder: Path, *, hours: float, seed: int) -> None:
         make_corpus(folder, Recipe(hours=hours, seed=seed))
 
 
-def test_sets(self) -> Path:
-    return self.out / "test-sets"
-
-
-def build(wanted: Build) -> dict[str, Measured]:
-    """Build the model in `wanted.out / "model"`, going on where an earlier call was stopped.
-
-    Returns:
-        Its measures, by the test sets' names; none where the training was to stop early.
-
-    Raises:
-        BuildError, training.scratch.loop.TrainingFailed: it cannot be built.
-    """
-    settings = Settings.of_minutes(wanted.minutes, seed=wanted.seed)
-    wanted.out.mkdir(parents=True, exist_ok=True)
-    _same_settings(wanted.out / SETTINGS, settings)
-    hours = wanted.minutes * HOURS_PER_MINUTE
-    need_espeak()
-    make_speech(wanted.speech, hours=hours, seed=wanted.seed)
-    model = run(
-        Job(
-            settings,
-            wanted.speech,
-            wanted.out,
-            device=wanted.device,
-            dtype=wanted.dtype,
-            until=wanted.until,
-        )
-    )
-    if wanted.until is not None and wanted.until < settings.n_steps:
-        log.info("build_stopped", step=wanted.until, n_steps=settings.n_steps)
-        return {}
-    found = measure(model, test_sets(wanted.test_sets), device=wanted.device)
-    _write_json(wanted.out / MEASURED, {name: asdict(one) for name, one in found.items()})
-    for name, one in found.items():
-        log.info("measured", test_set=name, **asdict(one))
-    make_card(wanted.out, settings, found, beside={})
-    return found
-
-
-def make_speech(folder: Path, *, hours: float, seed: int) -> None:
-    """Synthetic speech into `folder`, unless a whole corpus is there."""
-    from training.synthetic.corpus import CorpusError
-
-    try:
-        open_speech(folder)
-    except CorpusError:
-        log.info("speech_is_made", hours=round(hours, 2), seed=seed)
-        from training.synthetic.espeak import EspeakMissing
-        from training.synthetic.make import Recipe, make_corpus
-
-        try:
-            make_corpus(folder, Recipe(hours=hours, seed=seed))
-        except EspeakMissing as error:
-            raise BuildError(str(error)) from error
-
-
 def test_sets(folder: Path) -> dict[str, Path | Manifest]:
     """The frozen test sets by name, made in `folder` where they are not there yet; and the first trial's."""
     from training.synthetic.test_sets import make_test_sets
