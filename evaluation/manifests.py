@@ -118,8 +118,15 @@ class Row:
     """By the files' names of the columns in `Layout.also`."""
 
 
-def find_layout(folder: Path, *, manifest: str | None, split: str, columns: Mapping[str, str]) -> Layout:
-    """What lies in `folder`.
+def find_layout(
+    folder: Path,
+    *,
+    manifest: str | None,
+    split: str,
+    columns: Mapping[str, str],
+    said_in: str = "set.toml",
+) -> Layout:
+    """What lies in `folder`. `said_in` is what a person is told to change where that is not clear.
 
     Raises:
         NothingFound: nothing that is known.
@@ -127,17 +134,17 @@ def find_layout(folder: Path, *, manifest: str | None, split: str, columns: Mapp
     """
 
     def found(kind: LayoutKind, files: Sequence[Path]) -> Layout:
-        return Layout(kind, folder, tuple(files), split, columns)
+        return Layout(kind, folder, tuple(files), split, columns, described_in=said_in)
 
     if manifest is not None:
-        file = folder / safe_path(manifest, f"{folder}: `manifest` of set.toml")
+        file = folder / safe_path(manifest, f"{folder}: `manifest` of {said_in}")
         if not file.is_file():
-            raise HeldOutError(f"{file}: no such file; set.toml names it as the manifest")
+            raise HeldOutError(f"{file}: no such file; {said_in} names it as the manifest")
         return found(LayoutKind.PARQUET if file.suffix == ".parquet" else LayoutKind.MANIFEST, [file])
-    if files := _one_of(folder, "manifest", (".jsonl", ".csv", ".tsv")):
+    if files := _one_of(folder, "manifest", (".jsonl", ".csv", ".tsv"), said_in):
         return found(LayoutKind.MANIFEST, files)
     for place in (folder, folder / split):
-        if files := _one_of(place, "metadata", (".jsonl", ".csv")):
+        if files := _one_of(place, "metadata", (".jsonl", ".csv"), said_in):
             return found(LayoutKind.AUDIOFOLDER, files)
     listed = folder / f"{split}.tsv"
     if listed.is_file() and (folder / "clips").is_dir():
@@ -204,12 +211,12 @@ def safe_path(given: str, where: str) -> str:
     return str(path)
 
 
-def _one_of(folder: Path, stem: str, endings: Sequence[str]) -> list[Path]:
+def _one_of(folder: Path, stem: str, endings: Sequence[str], said_in: str) -> list[Path]:
     files = [file for ending in endings if (file := folder / f"{stem}{ending}").is_file()]
     if len(files) > 1:
         names = " and ".join(file.name for file in files)
         raise HeldOutError(
-            f"{folder}: {names} are both there; leave one, or name it in set.toml (`manifest`)"
+            f"{folder}: {names} are both there; leave one, or name it in {said_in} (`manifest`)"
         )
     return files
 

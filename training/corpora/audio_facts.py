@@ -222,8 +222,7 @@ class Decoders:
                 ended += running.values()
                 running.clear()
                 self._end()
-                for task in ended:
-                    yield task, [facts for part in _alone(task) for facts in self._in_own_process(part)]
+                yield from self._one_by_one(ended)
 
     def _fill(self, running: dict[Future[list[AudioFacts]], Task], tasks: Iterator[Task]) -> list[Task]:
         """Hand over work until enough is waiting; the task at which it was seen that a process had ended."""
@@ -239,13 +238,21 @@ class Decoders:
                 return [task]
         return []
 
-    def _in_own_process(self, task: Task) -> list[AudioFacts]:
-        with _new_pool(1) as pool:
-            try:
-                return pool.submit(self._check, task).result()
-            except BrokenProcessPool:
-                ended = AudioFacts("", "", 0, 0, 0.0, problem="decoding it ended the process")
-                return [ended] * len(task.clips)
+    def _one_by_one(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, list[AudioFacts]]]:
+        """Each clip alone in a process, so that it is known which one ends it."""
+        self._pool = _new_pool(1)
+        for task in tasks:
+            found: list[AudioFacts] = []
+            for part in _alone(task):
+                try:
+                    found += self._pool.submit(self._check, part).result()
+                except BrokenProcessPool:
+                    ended = AudioFacts("", "", 0, 0, 0.0, problem="decoding it ended the process")
+                    found += [ended] * len(part.clips)
+                    self._end()
+                    self._pool = _new_pool(1)
+            yield task, found
+        self._end()
 
     def _end(self) -> None:
         if self._pool is not None:

@@ -366,8 +366,7 @@ def _parts_of(described: Description, folder: Path, prefix: str) -> list[_Part]:
 
 
 def _layout(described: Description, folder: Path, split: str, manifest: str | None = None) -> Layout:
-    found = find_layout(folder, manifest=manifest, split=split, columns={})
-    return replace(found, described_in=described.said_in)
+    return find_layout(folder, manifest=manifest, split=split, columns={}, said_in=described.said_in)
 
 
 def _columns_of(layout: Layout) -> tuple[str, ...]:
