@@ -382,10 +382,23 @@ class AudioMemory:
             "problem FROM clips WHERE folder = ?",
             (_key(folder),),
         )
-        return {
-            audio: ((size, changed_ns, entry_ns), AudioFacts(*of_sound, bool(missing), problem))
-            for audio, size, changed_ns, entry_ns, *of_sound, missing, problem in rows
-        }
+        found = {}
+        for (
+            audio,
+            size,
+            changed_ns,
+            entry_ns,
+            sha256,
+            samples,
+            n_samples,
+            n_lost,
+            peak,
+            missing,
+            problem,
+        ) in rows:
+            facts = AudioFacts(sha256, samples, n_samples, n_lost, peak, bool(missing), problem)
+            found[audio] = ((size, changed_ns, entry_ns), facts)
+        return found
 
     def learn(self, folder: Path, learnt: Sequence[tuple[str, tuple[int, int, int], AudioFacts]]) -> None:
         """Remember clips, now or within seconds."""
