@@ -116,7 +116,7 @@ def test_guided_attention_moves_to_where_the_words_are_said(tmp_path: Path) -> N
         penalties.append(guide.item())
         torch.autograd.backward(guide)
         optimizer.step()
-    assert 0.5 < penalties[0] <= 1.0
+    assert penalties[0] > 1.5  # nearly even: e to the minus that lies on the word
     assert penalties[-1] < 0.9 * penalties[0]
 
 

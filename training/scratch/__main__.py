@@ -45,15 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # torch and transformers take seconds: not for --help
     from training.scratch.build import Build, BuildError, build, install, make_card, read_measured
     from training.scratch.loop import TrainingFailed
-    from training.scratch.settings import Settings
+    from training.scratch.settings import HOURS_PER_MINUTE, Settings
 
     try:
-        found = build(
-            Build(wanted.out, wanted.minutes, wanted.seed, wanted.device, wanted.dtype, wanted.until)
-        )
+        settings = Settings.of_minutes(wanted.minutes, seed=wanted.seed)
+        hours = wanted.minutes * HOURS_PER_MINUTE
+        found = build(Build(wanted.out, settings, hours, wanted.device, wanted.dtype, wanted.until))
         if wanted.beside and found:
             others = dict(read_measured(folder) for folder in wanted.beside)
-            make_card(wanted.out, Settings.of_minutes(wanted.minutes, seed=wanted.seed), found, beside=others)
+            make_card(wanted.out, settings, found, beside=others)
         if wanted.install:
             install(wanted.out, device=wanted.device)
     except (BuildError, TrainingFailed, ValueError, OSError) as error:

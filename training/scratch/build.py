@@ -23,7 +23,7 @@ from training.scratch.card import CardFacts, write_card
 from training.scratch.loop import LOSSES, read_losses
 from training.scratch.measure import Measured, measure, worse_on
 from training.scratch.processes import MODEL, Job, open_speech, run
-from training.scratch.settings import HOURS_PER_MINUTE, Settings
+from training.scratch.settings import N_SHARDS, Settings
 
 MEASURED, SETTINGS = "measured.json", "settings.json"
 FIRST_TRIAL = "the 112 sentences of tests/data/demo-speech"
@@ -43,12 +43,15 @@ class Build:
     """One build of the demo model."""
 
     out: Path
-    minutes: float
-    seed: int
+    settings: Settings
+    hours: float
+    """Of speech."""
     device: str = "auto"
     dtype: str = "auto"
     until: int | None = None
     """Stop the training after so many steps; nothing is measured then."""
+    n_processes: int = N_SHARDS
+    """On a CPU: 2, or 1."""
 
     @property
     def speech(self) -> Path:
@@ -68,12 +71,10 @@ def build(wanted: Build) -> dict[str, Measured]:
     Raises:
         BuildError, training.scratch.loop.TrainingFailed: it cannot be built.
     """
-    settings = Settings.of_minutes(wanted.minutes, seed=wanted.seed)
+    settings = wanted.settings
     wanted.out.mkdir(parents=True, exist_ok=True)
     _same_settings(wanted.out / SETTINGS, settings)
-    hours = wanted.minutes * HOURS_PER_MINUTE
-    need_espeak()
-    make_speech(wanted.speech, hours=hours, seed=wanted.seed)
+    make_speech(wanted.speech, hours=wanted.hours, seed=settings.seed)
     model = run(
         Job(
             settings,
@@ -82,6 +83,7 @@ def build(wanted: Build) -> dict[str, Measured]:
             device=wanted.device,
             dtype=wanted.dtype,
             until=wanted.until,
+            n_processes=wanted.n_processes,
         )
     )
     if wanted.until is not None and wanted.until < settings.n_steps:
@@ -124,6 +126,7 @@ def make_speech(folder: Path, *, hours: float, seed: int) -> None:
     try:
         open_speech(folder)
     except CorpusError:
+        need_espeak()
         log.info("speech_is_made", hours=round(hours, 2), seed=seed)
         make_corpus(folder, Recipe(hours=hours, seed=seed))
 

@@ -132,7 +132,7 @@ class Outputs:
     """[items, audio tokens, vocabulary]: CTC of the answer's tokens; END_OF_TEXT is the blank."""
     n_audio: tuple[int, ...]
     guide: torch.Tensor
-    """Mean penalty on attention away from where the words are said; 0 where there are none."""
+    """Mean penalty on attention away from where the words are said (`Network`); 0 where there are none."""
 
 
 class Network(nn.Module):
@@ -237,10 +237,11 @@ class Network(nn.Module):
         n_audio: Sequence[int],
         batch: Batch,
     ) -> torch.Tensor:
-        """Expected penalty of the guided heads' attention: 0 where it lies on the word, 1 far away or off the audio.
+        """How unlikely the guided heads' attention is to fall on the word that they tell, in natural logarithms.
 
-        After Tachibana et al. 2018 (arXiv:1710.08969), section 4.2, with the place from the synthesiser's timings
-        instead of the diagonal.
+        0 where all of it lies there. The place is the synthesiser's, with a spread of `GUIDE_TOKENS`, where Tachibana
+        et al. 2018 (arXiv:1710.08969, section 4.2) have a diagonal; and the logarithm, where they have a mean penalty,
+        moves attention that lies far away as well.
         """
         config = self.model.config
         n_heads, size = config.num_attention_heads, config.hidden_size // config.num_attention_heads
@@ -262,7 +263,7 @@ class Network(nn.Module):
         ends = torch.tensor(n_audio, device=device)[:, None] + first
         is_audio = ((keys_at >= first) & (keys_at < ends))[:, None]
         near = torch.exp(-0.5 * ((keys_at - place[..., None]) / GUIDE_TOKENS).square())
-        penalty = 1.0 - near * is_audio
+        near = near * is_audio
         is_later = keys_at > rows[..., None]
         cos, sin = (part[0].float() for part in rotary)
         total = torch.zeros((), device=device)
@@ -275,8 +276,10 @@ class Network(nn.Module):
             key, _ = apply_rotary_pos_emb(key, key, cos[None], sin[None])
             scores = query @ key.transpose(2, 3) * size**-0.5
             share = scores.masked_fill(is_later[:, None], -torch.inf).softmax(-1)
-            total = total + ((share * penalty[:, None]).sum(-1) * told[:, None]).sum()
-        mean: torch.Tensor = total / (len(kept) * half * told.sum()).clamp(min=1.0)
+            # the heads together: one may lie elsewhere where another is right
+            mass = (share.mean(1) * near).sum(-1)
+            total = total - ((mass + 1e-4).log() * told).sum()
+        mean: torch.Tensor = total / (len(kept) * told.sum()).clamp(min=1.0)
         return mean
 
 

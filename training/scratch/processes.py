@@ -200,6 +200,8 @@ def _train_part(job: Job, device: str, dtype: str, rank: int, n_processes: int, 
         look=look,
         until=job.until,
     )
+    if rank == 0:
+        export(model, flat.averaged_tensors(), job.folder / MODEL)
 
 
 def watch(model: Path, speech: Speech, watched: Sequence[int], device: str) -> dict[str, float | int | None]:
