@@ -21,12 +21,13 @@ from speech.inspection import inspect_checkpoint
 from training.manifest import Manifest, Utterance
 from training.scratch.card import CardFacts, write_card
 from training.scratch.loop import LOSSES, read_losses
-from training.scratch.measure import Measured, measure, worse_on
+from training.scratch.measure import HeldOut, Measured, measure, worse_on
 from training.scratch.processes import MODEL, Job, open_speech, run
 from training.scratch.settings import N_SHARDS, Settings
 
 MEASURED, SETTINGS = "measured.json", "settings.json"
-FIRST_TRIAL = "the 112 sentences of tests/data/demo-speech"
+FIRST_TRIAL = "first_trial"
+"""The 112 sentences of tests/data/demo-speech."""
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 INSTALLED = REPOSITORY / "models" / "demo"
 SENTENCES = REPOSITORY / "tests" / "data" / "demo-speech"
@@ -131,13 +132,28 @@ def make_speech(folder: Path, *, hours: float, seed: int) -> None:
         make_corpus(folder, Recipe(hours=hours, seed=seed))
 
 
-def test_sets(folder: Path) -> dict[str, Path | Manifest]:
-    """The frozen test sets by name, made in `folder` where they are not there yet; and the first trial's."""
-    from training.synthetic.test_sets import make_test_sets
+def test_sets(folder: Path) -> dict[str, HeldOut]:
+    """The frozen test sets by name, made in `folder` where they are not there yet; and the first trial's.
 
-    found: dict[str, Path | Manifest] = dict(make_test_sets(folder))
+    Raises:
+        BuildError: what is made here is not what was frozen, so that figures could not be compared.
+    """
+    from training.synthetic.corpus import Corpus, CorpusError
+    from training.synthetic.test_sets import SETS, TestSetsChanged, make_test_sets
+
+    try:
+        made = {name: Corpus.open(folder / name) for name in SETS}
+    except CorpusError:
+        need_espeak()
+        log.info("test_sets_are_made")
+        try:
+            made = make_test_sets(folder)
+        except TestSetsChanged as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise BuildError(str(error)) from error
+    found = {name: HeldOut.of_speech(corpus) for name, corpus in made.items()}
     if SENTENCES.exists():
-        found[FIRST_TRIAL] = first_trial_sentences()
+        found[FIRST_TRIAL] = HeldOut.of_manifest(first_trial_sentences())
     return found
 
 

@@ -9,6 +9,18 @@ from speech.prompt import DEFAULT_PROMPT
 from training.scratch.measure import Measured
 from training.scratch.settings import Settings
 
+MEANINGS = {
+    "domain": "sentences of the templates that were never trained on, voices that were",
+    "unseen_voices": "the same kind of sentences by voices never trained on",
+    "degraded": "the same kind with noise, room, music, telephone or codec, mixed",
+    "long": "10 to 25 s: several sentences by one voice",
+    "news": "handwritten news, outside the templates",
+    "interface": "what a screen says",
+    "nothing": "silence, noise, music and tones: the right text is empty",
+    "first_trial": "the sentences that the first trial was measured on, `tests/data/demo-speech`",
+}
+"""What the test sets are, by their names (`training.synthetic.test_sets`)."""
+
 
 @dataclass(frozen=True)
 class CardFacts:
@@ -108,7 +120,8 @@ def _figures(facts: CardFacts) -> list[str]:
         lines.append(
             f"| {name} | {one.n_clips} | {_rate(one)} | {interval} | {cer} |{more} {one.n_invented} |"
         )
-    return lines
+    meanings = [f"- `{name}`: {MEANINGS[name]}" for name in own if name in MEANINGS]
+    return [*lines, "", *meanings] if meanings else lines
 
 
 def _rate(one: Measured | None) -> str:

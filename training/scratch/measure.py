@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from evaluation.held_out_audio import load_clip
 from evaluation.score import score
 from speech.checkpoint import open_checkpoint
 from speech.engine import ClipFailed, Phi4Engine
-from training.manifest import Manifest, read_manifest
+from training.manifest import Manifest
+from training.scratch.batches import as_float
+from training.scratch.targets import Speech
 
 Clip = npt.NDArray[np.float32]
 
@@ -50,27 +52,40 @@ def measure_texts(refs: Sequence[str], hyps: Sequence[str]) -> Measured:
     return Measured(len(refs), found.wer.value, found.wer.low, found.wer.high, found.cer.value, n_invented)
 
 
-def measure(model: Path, sets: Mapping[str, Path | Manifest], *, device: str = "auto") -> dict[str, Measured]:
-    """Measure the checkpoint in folder `model` on each set.
+@dataclass(frozen=True)
+class HeldOut:
+    """A test set: what is said, and the clips in which it is said, read one by one."""
 
-    Args:
-        sets: name -> manifest, or its file; rows of every split count.
+    texts: Sequence[str]
+    clip: Callable[[int], Clip]
+
+    @classmethod
+    def of_manifest(cls, manifest: Manifest) -> HeldOut:
+        """All rows of a manifest."""
+        rows = manifest.utterances
+        return cls(
+            [row.text for row in rows],
+            lambda number: load_clip(manifest.folders[rows[number].dataset], rows[number].audio),
+        )
+
+    @classmethod
+    def of_speech(cls, speech: Speech) -> HeldOut:
+        """All clips of a synthetic corpus."""
+        return cls([clip.text for clip in speech.clips], lambda number: as_float(speech.samples(number)))
+
+
+def measure(model: Path, sets: Mapping[str, HeldOut], *, device: str = "auto") -> dict[str, Measured]:
+    """Measure the checkpoint in folder `model` on each set, by its name.
 
     Raises:
-        speech.checkpoint.CheckpointError, training.manifest.ManifestError, OSError: what cannot be read.
+        speech.checkpoint.CheckpointError, OSError: what cannot be read.
     """
     engine = Phi4Engine(*open_checkpoint(model, device=device))
     found = {}
-    for name, stored in sets.items():
-        manifest = stored if isinstance(stored, Manifest) else read_manifest(stored)
-        rows = manifest.utterances
-        clips = (
-            (number, load_clip(manifest.folders[row.dataset], row.audio)) for number, row in enumerate(rows)
-        )
-        texts = transcribe(engine, clips)
-        found[name] = measure_texts(
-            [row.text for row in rows], [texts[number] for number in range(len(rows))]
-        )
+    for name, held_out in sets.items():
+        numbers = range(len(held_out.texts))
+        texts = transcribe(engine, ((number, held_out.clip(number)) for number in numbers))
+        found[name] = measure_texts(held_out.texts, [texts[number] for number in numbers])
     return found
 
 
