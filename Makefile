@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo up test lint format clean demo-model sample-archive sql-docs simulate-drift ten-nights bench-engine bench-search bench-checkpoint
+.PHONY: help install demo up test lint format clean demo-model sample-archive sql-docs simulate-drift ten-nights train-smoke bench-engine bench-search bench-checkpoint
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ lint: install ## Check style, types and who imports whom
 format: install ## Put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+train-smoke: install ## A tiny model through prepare, fine-tuning, kill -9, resume, measuring and its card
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n0 -q tests/training/test_train_smoke.py
 
 bench-engine: install ## Time the engine beside the card's way and padded generate() (BENCH_ARGS="--json FILE")
 	@$(BIN)/python -m tests.benchmarks.engine $(BENCH_ARGS)

@@ -34,8 +34,10 @@ def finetune(
     accelerate launch --num_processes N -m training.finetune SETTINGS.
     """
     from training.finetune import finetune as run_finetune
+    from training.finetune import log_to_stderr
     from training.tuning.settings import read_settings
 
+    log_to_stderr()
     done = run_finetune(read_settings(settings), resume=resume)
     output = Output(as_json)
     if as_json:

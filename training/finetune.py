@@ -303,6 +303,11 @@ def open_for_measuring(
     return open_checkpoint(path, device=str(arguments.device), dtype=DTYPES[settings.training.precision])
 
 
+def log_to_stderr() -> None:
+    """Logs beside the result, not in it: stdout is for what a program may read."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
+
 def make_repeatable(device: torch.device) -> None:
     """Choose kernels that give the same bits each time, where there are such: a resumed run repeats the losses."""
     if device.type == "cuda":
@@ -313,9 +318,9 @@ def make_repeatable(device: torch.device) -> None:
 
 
 def free_memory() -> None:
-    """Give back what Python and the device's allocator hold without need."""
-    gc.collect()
+    """Give back what Python and the device's allocator hold without need. Host memory comes back by itself."""
     if torch.cuda.is_available():
+        gc.collect()
         torch.cuda.empty_cache()
 
 
@@ -332,6 +337,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("settings", type=Path, help="TOML file (docs/training.md)")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     chosen = parser.parse_args(arguments)
+    log_to_stderr()
     try:
         found = finetune(read_settings(chosen.settings), resume=chosen.resume)
     except (FinetuneError, CheckpointError, ManifestError) as error:

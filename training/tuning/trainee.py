@@ -77,13 +77,16 @@ class Trainee(nn.Module):
             {"loss": scalar, float32}.
         """
         dtype = AUTOCAST[self.precision]
+        with torch.no_grad():
+            # outside autocast: a frame's energy is past what float16 can hold
+            features = log_mel(waveforms.float(), torch.tensor(n_frames, device=waveforms.device))
         with torch.autocast(waveforms.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-            embeddings, mask = self._embed(waveforms, n_frames, answers, labels)
+            embeddings, places = self._embed(features, n_frames, answers, labels)
             n_logits = labels.shape[1]
             found = self.model(
                 inputs_embeds=embeddings,
-                attention_mask=mask,
-                position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+                attention_mask=(places >= 0).long(),
+                position_ids=places.clamp(min=0),
                 use_cache=False,
                 logits_to_keep=n_logits,
             )
@@ -96,11 +99,11 @@ class Trainee(nn.Module):
         return {"loss": loss / n_tokens}
 
     def _embed(
-        self, waveforms: torch.Tensor, n_frames: Sequence[int], answers: torch.Tensor, labels: torch.Tensor
+        self, features: torch.Tensor, n_frames: Sequence[int], answers: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Prompts with their audio and answers, padded on the left: [batch, length, hidden] and [batch, length]."""
+        """Prompts with their audio and answers, padded on the left: [batch, length, hidden], and the place of each
+        token in its row, [batch, length], below 0 in the padding."""
         with torch.no_grad():
-            features = log_mel(waveforms.float(), torch.tensor(n_frames, device=waveforms.device))
             embed = self.model.model.embed_tokens
             before, after, told = embed(self.before), embed(self.after), embed(answers)
         audio = encode_audio(self._audio_embed, features, n_frames).to(before.dtype)
@@ -113,9 +116,8 @@ class Trainee(nn.Module):
         ]
         longest = max(len(row) for row in rows)
         embeddings = torch.stack([nn.functional.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
-        lengths = torch.tensor([len(row) for row in rows], device=waveforms.device)
-        places = torch.arange(longest, device=waveforms.device)
-        return embeddings, (places >= longest - lengths[:, None]).long()
+        padding = torch.tensor([longest - len(row) for row in rows], device=features.device)
+        return embeddings, torch.arange(longest, device=features.device) - padding[:, None]
 
 
 def _checkpoint(block: nn.Module) -> None:

@@ -69,6 +69,8 @@ def training_arguments(settings: Settings, folder: Path, *, resume: bool) -> Tra
         max_grad_norm=training.max_grad_norm or math.inf,
         seed=settings.seed,
         use_cpu=settings.device == "cpu",
+        # how the processes of a run talk to each other
+        ddp_backend=None if settings.device != "cpu" and torch.cuda.is_available() else "gloo",
         logging_strategy="steps",
         logging_steps=training.log_steps,
         # a NaN is to be seen, not averaged away
