@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 log = structlog.get_logger()
 
 
-class ProgressShown(TrainerCallback):
+class ProgressShown(TrainerCallback):  # type: ignore[misc]  # transformers has no types
     """A bar on a terminal; elsewhere a log line for each line of the training log."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class ProgressShown(TrainerCallback):
             self._bar = None
 
 
-class TensorBoardLog(TrainerCallback):
+class TensorBoardLog(TrainerCallback):  # type: ignore[misc]  # transformers has no types
     """The training log as TensorBoard reads it. A resumed run takes the place of what the killed one logged after
     its checkpoint."""
 

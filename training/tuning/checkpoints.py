@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from speech.shards import TensorPlan, plan_shards, read_header, write_shards
+from speech.shards import StoredTensor, TensorPlan, plan_shards, read_header, write_shards
 from training.tuning.errors import FinetuneError
 
 UNFINISHED = "unfinished"
@@ -111,7 +111,7 @@ def load_overlay(folder: Path, parameters: Mapping[str, torch.nn.Parameter]) -> 
     Raises:
         FinetuneError: it does not hold them all.
     """
-    stored = {}
+    stored: dict[str, StoredTensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
         stored |= read_header(file)
     if not parameters.keys() <= stored.keys():

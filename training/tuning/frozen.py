@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -74,7 +75,8 @@ def tensor_sha256(tensor: torch.Tensor) -> str:
     content = tensor.detach().cpu().contiguous()
     digest = hashlib.sha256(f"{content.dtype} {tuple(content.shape)}".encode())
     if content.numel():
-        digest.update(memoryview(content.reshape(-1).view(torch.uint8).numpy()))
+        bits: Any = content.reshape(-1).view(torch.uint8).numpy()
+        digest.update(memoryview(bits))
     return digest.hexdigest()
 
 

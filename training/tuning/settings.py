@@ -140,7 +140,7 @@ class Settings:
 
     def decisive(self) -> dict[str, Any]:
         """What a resumed run must share with the one it goes on from: all that decides the weights."""
-        content = to_json(self)
+        content: dict[str, Any] = to_json(self)
         for section, keys in _FREE.items():
             for key in keys:
                 del content[section][key]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,6 +52,7 @@ class Skipped:
 def training_arguments(settings: Settings, folder: Path, *, resume: bool) -> TrainingArguments:
     """Our settings in the Trainer's words. It also finds the devices, and joins the other processes of the run."""
     training = settings.training
+    on_gpu = settings.device != "cpu" and torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=training.epochs,
@@ -69,8 +71,8 @@ def training_arguments(settings: Settings, folder: Path, *, resume: bool) -> Tra
         max_grad_norm=training.max_grad_norm or math.inf,
         seed=settings.seed,
         use_cpu=settings.device == "cpu",
-        # how the processes of a run talk to each other
-        ddp_backend=None if settings.device != "cpu" and torch.cuda.is_available() else "gloo",
+        # how the processes of a run talk to each other, where there are several
+        ddp_backend="gloo" if _has_others() and not on_gpu else None,
         logging_strategy="steps",
         logging_steps=training.log_steps,
         # a NaN is to be seen, not averaged away
@@ -91,7 +93,12 @@ def training_arguments(settings: Settings, folder: Path, *, resume: bool) -> Tra
     return arguments
 
 
-class FinetuneTrainer(Trainer):
+def _has_others() -> bool:
+    """Whether torchrun or `accelerate launch` started several processes."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+class FinetuneTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
     """Trains the parameters of a `Trainee` that learn.
 
     Args:
@@ -104,6 +111,8 @@ class FinetuneTrainer(Trainer):
         measure: gives metrics such as `eval_wer`, for a given step.
         checkpoints: where they are written.
     """
+
+    control: TrainerControl
 
     def __init__(
         self,
@@ -191,7 +200,8 @@ class FinetuneTrainer(Trainer):
         if self.accelerator.sync_gradients:
             loss = loss + self._finish_gradients(num_items_in_batch)
         # the Trainer logs the mean over processes, and each has its share of the sum
-        return loss * self.args.world_size
+        shown: torch.Tensor = loss * self.args.world_size
+        return shown
 
     def _accumulate(
         self, model: nn.Module, inputs: dict[str, Any], n_items: torch.Tensor | None
@@ -338,7 +348,7 @@ class FinetuneTrainer(Trainer):
             torch.distributed.barrier()
 
 
-class _Rhythm(TrainerCallback):
+class _Rhythm(TrainerCallback):  # type: ignore[misc]
     """When to evaluate and when to save. What is logged is cut at each checkpoint, so that a resumed run's log is
     the unbroken one's."""
 
