@@ -217,6 +217,15 @@ def _mixed(samples: Samples, others: Sequence[Samples], rng: np.random.Generator
     return clipped(result, rng) if rng.random() < 0.15 else result
 
 
+def _by_shortwave(samples: Samples, others: Sequence[Samples], rng: np.random.Generator) -> Samples:
+    """Fading in and out in a narrow band, under hiss: no part of the training corpus."""
+    low, high = rng.uniform(350, 450), rng.uniform(2300, 2700)
+    band = sosfilt(butter(4, [low, high], btype="band", fs=SAMPLE_RATE_HZ, output="sos"), samples)
+    time_s = np.arange(len(samples)) / SAMPLE_RATE_HZ
+    fading = 1 + 0.6 * np.sin(2 * np.pi * rng.uniform(0.3, 0.9) * time_s + rng.uniform(0, 6))
+    return add_at_snr((band * fading).astype(np.float32), noise(len(samples), rng), rng.uniform(4, 10))
+
+
 _Change = Callable[[Samples, Sequence[Samples], np.random.Generator], Samples]
 CONDITIONS: dict[str, _Change] = {
     "clean": _clean,
@@ -227,6 +236,7 @@ CONDITIONS: dict[str, _Change] = {
     "telephone": _called,
     "coded": _compressed,
     "mixed": _mixed,
+    "shortwave": _by_shortwave,
 }
 """What may be done to a clip: samples, clips of other speakers for babble, and a seeded generator."""
 

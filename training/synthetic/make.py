@@ -17,18 +17,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from training.synthetic.acoustics import degrade, nothing
+from training.synthetic.acoustics import CONDITIONS, degrade, nothing
 from training.synthetic.corpus import SAMPLE_RATE_HZ, Clip, Corpus, CorpusWriter, to_int16
 from training.synthetic.espeak import Delivery, Speech, Voice, espeak_version, speak
 from training.synthetic.pronunciation import SILENCE, espeak_input
 from training.synthetic.texts import draw_text, prose, split_of
 from training.synthetic.voices import draw_delivery, draw_voice
 
-__all__ = ["Recipe", "Spoken", "make_corpus", "speak_texts"]
+__all__ = ["Recipe", "Spoken", "make_condition", "make_corpus", "silent_clip", "speak_texts"]
 
 CHUNK_S = 1800.0
 MAX_CLIP_S = 25.0
 Samples = npt.NDArray[np.float32]
+_Job = tuple[str, Voice, Delivery, str, int]
+"""Text, voice, delivery, condition, seed."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,52 @@ def make_corpus(
     return Corpus.open(folder)
 
 
-def speak_texts(jobs: Sequence[tuple[str, Voice, Delivery, str, int]], part: str) -> list[Spoken]:
+def make_condition(
+    folder: Path, *, minutes: float, voice: Voice | None, condition: str, seed: int, test_minutes: float = 5.0
+) -> Corpus:
+    """A small corpus of news in one voice, one condition, or both: something new to fine-tune a model on.
+
+    Splits `train` of `minutes`, `validation` of a fifth of `test_minutes`, and `test` of `test_minutes`; no text is
+    in two of them, and those of `test` are in no training corpus.
+
+    Args:
+        voice: None draws one of the seen voices for each clip.
+
+    Raises:
+        EspeakMissing: espeak-ng is not installed.
+        ValueError: there is no such voice or condition.
+    """
+    if condition not in CONDITIONS:
+        raise ValueError(f"there is no condition {condition!r}: choose of {', '.join(CONDITIONS)}")
+    rng = random.Random(f"{seed}/{voice}/{condition}")  # noqa: S311
+    left_s = {"train": minutes * 60, "validation": test_minutes * 12, "test": test_minutes * 60}
+    about = {"voice": str(voice or ""), "condition": condition, "minutes": minutes, "seed": seed}
+    with CorpusWriter(folder, {**about, "espeak_ng": espeak_version()}) as writer:
+        while any(left > 0 for left in left_s.values()):
+            for spoken in speak_texts(_condition_jobs(left_s, voice, condition, rng), "news"):
+                split = spoken.clip.split
+                if left_s[split] > 0:
+                    writer.append([spoken.clip], to_int16(spoken.samples))
+                    left_s[split] -= len(spoken.samples) / SAMPLE_RATE_HZ
+    return Corpus.open(folder)
+
+
+def _condition_jobs(
+    left_s: Mapping[str, float], voice: Voice | None, condition: str, rng: random.Random
+) -> list[_Job]:
+    """About as many texts of each split as are still needed."""
+    wanted = {split: int(max(0.0, left) / 4) + (left > 0) for split, left in left_s.items()}
+    texts: dict[str, None] = {}
+    while any(wanted.values()):
+        text = draw_text("news", rng)
+        split = split_of(text)
+        if wanted[split] > 0 and text not in texts:
+            texts[text] = None
+            wanted[split] -= 1
+    return [(t, voice or draw_voice(rng), draw_delivery(rng), condition, rng.randrange(2**31)) for t in texts]
+
+
+def speak_texts(jobs: Sequence[_Job], part: str) -> list[Spoken]:
     """Speak given texts, each with its voice, delivery, condition and seed, in a process of their own.
 
     The same jobs give the same samples.
@@ -149,7 +196,7 @@ def _draw_clip(recipe: Recipe, part: str, recent: list[Samples], rng: random.Ran
     return spoken
 
 
-def _speak_texts(jobs: tuple[tuple[str, Voice, Delivery, str, int], ...], part: str) -> list[Spoken]:
+def _speak_texts(jobs: tuple[_Job, ...], part: str) -> list[Spoken]:
     recent: list[Samples] = []
     made = []
     for text, voice, delivery, condition, seed in jobs:

@@ -72,46 +72,34 @@ def espeak_input(text: str, *, linked: bool = True) -> str:
 
 
 def _clause_phonemes(clause: Clause, *, linked: bool) -> str:
-    words = [[list(word.phonemes), set(word.stressed)] for word in clause.words]
     written: list[str] = []
     before = ""
-    for index, (phonemes, stressed) in enumerate(_joined(words, linked=linked)):
+    for word, following in zip(clause.words, (*clause.words[1:], None), strict=True):
         names = []
-        following = _first(words, index + 1)
-        for place, phoneme in enumerate(phonemes):
-            if place == len(phonemes) - 1 and phoneme == "n":
-                phoneme = _final_nasal(following)
+        n_spoken = len(word.phonemes) - (linked and _is_one_vowel(word, following))
+        for place, phoneme in enumerate(word.phonemes[:n_spoken]):
+            if phoneme == "n" and place == len(word.phonemes) - 1:
+                phoneme = _final_nasal(following.phonemes[0] if following else "")
             name = ESPEAK_NAMES[phoneme]
             if phoneme in _SOFTENED and not _stays_hard(phoneme, before):
                 name = _SOFTENED[phoneme]
-            names.append("'" + name if place in stressed else name)
+            names.append("'" + name if place in word.stressed else name)
             before = phoneme
         written.append("|".join(names))  # names are read greedily otherwise: ea is one sound of Romanian
-    return " ".join(word for word in written if word)
+    return " ".join(written)
 
 
-def _joined(words: list[list], *, linked: bool) -> list[tuple[list[str], set[int]]]:
-    """Words, without a last vowel that the next word begins with too, where neither is stressed."""
-    result = []
-    for index, (phonemes, stressed) in enumerate(words):
-        last = len(phonemes) - 1
-        after = words[index + 1] if index + 1 < len(words) else None
-        if (
-            linked
-            and after
-            and last > 0
-            and phonemes[last] in VOWELS
-            and last not in stressed
-            and after[0][0] == phonemes[last]
-            and 0 not in after[1]
-        ):
-            phonemes = phonemes[:last]
-        result.append((phonemes, stressed))
-    return result
-
-
-def _first(words: list[list], index: int) -> str:
-    return words[index][0][0] if index < len(words) else ""
+def _is_one_vowel(word: Word, following: Word | None) -> bool:
+    """Whether a word ends in the vowel that the next one begins with, neither stressed."""
+    last = len(word.phonemes) - 1
+    return (
+        following is not None
+        and last > 0
+        and word.phonemes[last] in VOWELS
+        and last not in word.stressed
+        and following.phonemes[0] == word.phonemes[last]
+        and 0 not in following.stressed
+    )
 
 
 def _final_nasal(following: str) -> str:

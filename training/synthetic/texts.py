@@ -7,18 +7,17 @@ import hashlib
 import lzma
 import random
 import re
+import unicodedata
+from collections.abc import Iterable
 from importlib.resources import files
-from pathlib import Path
 
 from evaluation.galician_numbers import cardinal, ordinal
 from training.synthetic.grammar import draw_phrase, draw_sentence
 from training.synthetic.spoken import MONTHS, feminine, spoken_hour
 
-__all__ = ["LEXICON", "PARTS", "draw_text", "prose", "split_of"]
+__all__ = ["PARTS", "draw_text", "lexicon_words", "prose", "split_of"]
 
 PARTS = ("news", "prose", "words", "interface", "fragments", "nothing")
-LEXICON = Path(__file__).resolve().parents[2] / "db" / "lexicon_gl.tsv.xz"
-"""Galician word forms; a line each, the form before a tab. Its licence stands beside it."""
 PROSE = "prose_gl.txt.xz"
 
 
@@ -55,18 +54,39 @@ def prose_words() -> tuple[str, ...]:
 
 
 @functools.cache
-def lexicon_words(path: Path = LEXICON) -> tuple[str, ...]:
-    """Forms of the lexicon of 3 to 14 letters, in small letters."""
-    with lzma.open(path, "rt", encoding="utf-8") as lines:
-        forms = (line.partition("\t")[0].lower() for line in lines)
-        return tuple(sorted({form for form in forms if re.fullmatch(r"[a-záéíóúïüñ]{3,14}", form)}))
+def lexicon_words() -> tuple[str, ...]:
+    """Forms and lemmas of simplemma's Galician dictionary of 3 to 15 letters, in small letters, in order.
+
+    Raises:
+        ImportError: simplemma, of the extra `dev`, is not installed.
+    """
+    return tuple(sorted({*_lexicon()[0], *_lexicon()[1]}))
+
+
+@functools.cache
+def _lexicon() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Forms, and the lemmas alone: most forms are of verbs."""
+    try:
+        from simplemma.strategies.dictionaries.dictionary_factory import DefaultDictionaryFactory
+    except ImportError as error:
+        raise ImportError("the words of the corpus come from simplemma: pip install fonoteca[dev]") from error
+    dictionary = DefaultDictionaryFactory().get_dictionary("gl")
+    return _plain(dictionary.keys()), _plain(dictionary.values())
+
+
+def _plain(words: Iterable[str | bytes]) -> tuple[str, ...]:
+    written = (
+        unicodedata.normalize("NFC", word if isinstance(word, str) else word.decode()) for word in words
+    )
+    return tuple(sorted({word for word in written if re.fullmatch(r"[a-záéíóúïüñ]{3,15}", word)}))
 
 
 def _words(rng: random.Random) -> str:
-    """A string of words without a sense: half of the lexicon, half of what prose uses."""
+    """A string of words without a sense: what prose uses, lemmas, and any form."""
     used = prose_words()
+    forms, lemmas = _lexicon()
     words = [
-        rng.choice(used) if used and rng.random() < 0.5 else rng.choice(lexicon_words())
+        rng.choice(rng.choices((used or forms, lemmas, forms), (4, 4, 2))[0])
         for _ in range(rng.randint(2, 9))
     ]
     return " ".join(words).capitalize() + "."
