@@ -129,7 +129,8 @@ class Outputs:
     characters: torch.Tensor
     """[items, audio tokens * 2, characters]."""
     pieces: torch.Tensor
-    """[items, audio tokens, vocabulary]: CTC of the answer's tokens; END_OF_TEXT is the blank."""
+    """[items, audio tokens, vocabulary]: CTC of the answer's tokens, told by the audio's place in the prompt itself;
+    END_OF_TEXT is the blank."""
     n_audio: tuple[int, ...]
     guide: torch.Tensor
     """Mean penalty on attention away from where the words are said (`Network`); 0 where there are none."""
@@ -153,7 +154,6 @@ class Network(nn.Module):
         width = model.config.audio_config.hidden_size
         self.phoneme_head = nn.Linear(width, PHONEMES_PER_TOKEN * n_phonemes)
         self.character_head = nn.Linear(width, CHARACTERS_PER_TOKEN * n_characters)
-        self.piece_head = nn.Linear(width, model.config.vocab_size)
         self._kept: dict[str, torch.Tensor] = {}
         self._keep("encoded", model.model.embed_tokens_extend.audio_embed.encoder.encoders[-1])
         self.guided = [layer for layer in GUIDED_LAYERS if layer < len(model.model.layers)]
@@ -191,10 +191,19 @@ class Network(nn.Module):
             text_labels=labels,
             phonemes=self.phoneme_head(encoded).view(items, tokens, PHONEMES_PER_TOKEN, -1),
             characters=self.character_head(encoded).view(items, tokens * CHARACTERS_PER_TOKEN, -1),
-            pieces=self.piece_head(encoded),
+            pieces=self._pieces(embeddings),
             n_audio=n_audio,
             guide=guide,
         )
+
+    def _pieces(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """CTC scores of the tokenizer's pieces, by the decoder's own norm and output layer.
+
+        What stands in the prompt for the audio is so drawn towards the embeddings of the pieces that are said, and
+        the decoder has to learn where to look, not what it sees.
+        """
+        scores: torch.Tensor = self.model.lm_head(self.model.model.norm(embeddings))
+        return scores
 
     def _decode(
         self, audio: torch.Tensor, n_audio: Sequence[int], batch: Batch

@@ -77,8 +77,8 @@ class Phase:
 
 PHASES = (
     Phase("phonemes", 0.05, 8.0, 0.0, Weights(0.0, 0.3, 1.0, 0.0), Weights(0.0, 0.6, 1.0, 0.0)),
-    Phase("short", 0.35, 9.0, 0.2, Weights(1.0, 0.6, 0.6, 0.5), Weights(1.0, 0.4, 0.3, 0.3)),
-    Phase("longer", 0.35, 16.0, 0.4, Weights(1.0, 0.4, 0.3, 0.3), Weights(1.0, 0.3, 0.15, 0.15)),
+    Phase("short", 0.35, 12.0, 0.2, Weights(1.0, 0.6, 0.6, 0.5), Weights(1.0, 0.4, 0.3, 0.3)),
+    Phase("longer", 0.35, 20.0, 0.4, Weights(1.0, 0.4, 0.3, 0.3), Weights(1.0, 0.3, 0.15, 0.15)),
     Phase("longest", 0.25, 28.0, 0.5, Weights(1.0, 0.3, 0.15, 0.15), Weights(1.0, 0.2, 0.1, 0.1)),
 )
 
