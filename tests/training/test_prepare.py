@@ -574,7 +574,15 @@ def test_rows_of_one_parquet_file_in_many_groups(folder: Path, tmp_path: Path, d
     audio = [{"bytes": speech(1 + number / 10), "path": f"{number}"} for number in range(7)]
     texts = [f"Frase número {number}" for number in range(7)]
     made.write_parquet(folder / "train.parquet", {"audio": audio, "text": texts}, group=3)
+
+    def interrupt(dataset: str, n_known: int, n_wanted: int) -> None:
+        if n_known == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare([describe(str(folder))], tmp_path / "out", ALONE, on_progress=interrupt)
     preparation = prepared(folder, out=tmp_path / "out")
+    assert len(decoded) == 7  # the first group was remembered
     assert [one.duration_s for one in preparation.utterances] == [1 + number / 10 for number in range(7)]
     assert [one.audio for one in preparation.utterances] == [f"train.parquet#{number}" for number in range(7)]
     decoded.clear()

@@ -6,7 +6,6 @@ cannot be read is put aside with its reason instead of ending the reading.
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -124,7 +123,7 @@ class ReadCorpus:
     notes: tuple[str, ...]
     """For the report: what a person should know of how it was read."""
     n_cleaned: int
-    """Texts in which Unicode form or spaces were changed."""
+    """Texts in which spaces were changed."""
 
     @property
     def is_split(self) -> bool:
@@ -304,8 +303,11 @@ class _Reading:
 
 
 def clean_text(text: str) -> str:
-    """NFC, one space for any run of spaces and line ends, none at the ends; nothing else is changed."""
-    return unicodedata.normalize("NFC", " ".join(text.split()))
+    """One space for any run of spaces and line ends, none at the ends; nothing else is changed.
+
+    Texts are NFC by then (`evaluation.manifests.clean`).
+    """
+    return " ".join(text.split())
 
 
 def _with_folder(described: Description, part: _Part, audio: str) -> str:

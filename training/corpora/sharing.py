@@ -174,10 +174,12 @@ def find_leaks(rows: Sequence[Prepared], *, similar: bool = True) -> Leaks:
         if n_rows[dataset, kind]
     )
     splits = dict.fromkeys(row.utterance.split for row in held_out)
+    keys = {row.utterance.text: row.text_key for row in rows}
     seen_from = {
         split: find_overlaps(
             _manifest_rows(train),
             list(_manifest_rows(row for row in held_out if row.utterance.split == split)),
+            normalizer=keys.__getitem__,  # of each text once: normalising is most of the work
         )
         for split in (splits if similar else ())
     }
