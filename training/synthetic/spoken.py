@@ -39,6 +39,8 @@ _FEMININE_NOUNS = re.compile(
     r"bolsas|obras|medidas|páxinas|casas|noites|entradas|mesas|letras|filas|columnas|liñas|cores)$"
 )
 _SIGNS = {
+    "€": " euros ",
+    "%": " por cento ",
     "&": " e ",
     "+": " máis ",
     "=": " igual a ",
