@@ -21,7 +21,7 @@ from training.synthetic.acoustics import CONDITIONS, degrade, nothing
 from training.synthetic.corpus import SAMPLE_RATE_HZ, Clip, Corpus, CorpusWriter, to_int16
 from training.synthetic.espeak import Delivery, Speech, Voice, espeak_version, speak
 from training.synthetic.pronunciation import SILENCE, espeak_input
-from training.synthetic.texts import draw_text, prose, split_of
+from training.synthetic.texts import draw_text, prose, read_lexicon, split_of, take_lexicon
 from training.synthetic.voices import draw_delivery, draw_voice
 
 __all__ = ["Recipe", "Spoken", "make_condition", "make_corpus", "silent_clip", "speak_texts"]
@@ -78,7 +78,7 @@ def make_corpus(
     about = {**asdict(recipe), "espeak_ng": espeak_version()}
     with CorpusWriter(folder, about) as writer:
         jobs = [(recipe, index, chunk_s, folder / f"chunk-{index:05d}.i16") for index in range(n_chunks)]
-        for clips, path in _in_order(_make_chunk, jobs, processes):
+        for clips, path in _in_order(_make_chunk, jobs, processes, read_lexicon()):
             writer.append(clips, path.read_bytes())
             path.unlink()
             if on_progress:
@@ -139,10 +139,14 @@ def speak_texts(jobs: Sequence[_Job], part: str) -> list[Spoken]:
     return next(iter(_in_order(_speak_texts, [(tuple(jobs), part)], 1)))
 
 
-def _in_order(work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], processes: int) -> Iterator[Any]:
+def _in_order(
+    work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], processes: int, lexicon: Any = ((), ())
+) -> Iterator[Any]:
     """Results in the order of the jobs, each from a fresh process, with few waiting to be taken."""
     # spawn: a fork of a process that uses torch's threads may hang
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(
+        processes, get_context("spawn"), take_lexicon, (lexicon,), max_tasks_per_child=1
+    ) as pool:
         waiting: list[Future[Any]] = []
         try:
             for job in jobs:

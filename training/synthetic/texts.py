@@ -15,7 +15,7 @@ from evaluation.galician_numbers import cardinal, ordinal
 from training.synthetic.grammar import draw_phrase, draw_sentence
 from training.synthetic.spoken import MONTHS, feminine, spoken_hour
 
-__all__ = ["PARTS", "draw_text", "lexicon_words", "prose", "split_of"]
+__all__ = ["PARTS", "draw_text", "lexicon_words", "prose", "read_lexicon", "split_of", "take_lexicon"]
 
 PARTS = ("news", "prose", "words", "interface", "fragments", "nothing")
 PROSE = "prose_gl.txt.xz"
@@ -63,8 +63,20 @@ def lexicon_words() -> tuple[str, ...]:
     return tuple(sorted({*_lexicon()[0], *_lexicon()[1]}))
 
 
-@functools.cache
+def take_lexicon(lexicon: tuple[tuple[str, ...], tuple[str, ...]]) -> None:
+    """Use what `read_lexicon` returned in another process: reading it takes seconds."""
+    _given.append(lexicon)
+
+
+_given: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
+
+
 def _lexicon() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return _given[0] if _given else read_lexicon()
+
+
+@functools.cache
+def read_lexicon() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Forms, and the lemmas alone: most forms are of verbs."""
     try:
         from simplemma.strategies.dictionaries.dictionary_factory import DefaultDictionaryFactory
