@@ -13,7 +13,7 @@ import typer
 
 from cli.errors import INTERRUPTED, CliError
 from cli.options import JsonOption
-from cli.output import Output, count_text, note
+from cli.output import Output, note
 
 if TYPE_CHECKING:
     from training.corpora.description import Description
@@ -204,7 +204,7 @@ def _tell(preparation: Preparation, output: Output) -> None:
     for warning in warnings(preparation):
         note(f"note: {warning}")
     output.line(
-        f"{preparation.manifest}: {count_text(len(preparation.utterances), 'utterance')}, {hours:.2f} hours; "
+        f"{preparation.manifest}: {len(preparation.utterances):,} utterances, {hours:.2f} hours; "
         f"read {preparation.report}"
     )
 
@@ -265,6 +265,6 @@ def _plain_lines() -> Callable[[str, int, int], None]:
         now = time.monotonic()
         if n_known == n_wanted or now - shown_at >= PLAIN_LINE_EVERY_S:
             shown_at = now
-            note(f"{dataset}: {n_known:,} of {count_text(n_wanted, 'clip')} looked at")
+            note(f"{dataset}: {n_known:,} of {n_wanted:,} clips looked at")
 
     return show
