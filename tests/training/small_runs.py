@@ -63,6 +63,7 @@ def write_inputs(folder: Path, *, layout: str = "native") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "base").exists():
         write_checkpoint(folder / "base", size="tiny", layout=layout, seed=1)
+    if not (folder / "manifest.parquet").exists():
         write_manifest(folder / "manifest.parquet", utterances(), {"demo-speech": FOLDER})
 
 
