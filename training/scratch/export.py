@@ -54,6 +54,7 @@ def export(model: Phi4MultimodalForCausalLM, trained: Mapping[str, torch.Tensor]
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # safetensors makes it for its owner alone
     GenerationConfig(
         bos_token_id=END_OF_TEXT,
         eos_token_id=[END_OF_TEXT, END],

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, field
 N_SHARDS = 2
 """Each step's items come in this many parts: one for each process, or all for one process on a GPU."""
 
-STEPS_PER_MINUTE = 45
-"""Steps of training in one minute of two cores (3rd-generation Xeon, float32, `Sizes`' defaults), rounded down."""
+STEPS_PER_MINUTE = 30
+"""Steps of training in one minute of two cores. An estimate, not measured on a quiet machine yet: about 26 s of audio in
+a second of one core's time (float32, `Sizes`' defaults, a Xeon without AMX whose cores were shared)."""
 
 SPEECH_SHARE, EVALUATION_SHARE = 0.10, 0.05
 """Of a build's minutes: for making the speech, and for measuring at the end."""
@@ -88,7 +89,7 @@ class Settings:
     """Of one build."""
 
     seed: int = 1
-    n_steps: int = 3_800
+    n_steps: int = 2_550
     sizes: Sizes = field(default_factory=Sizes)
     phases: tuple[Phase, ...] = PHASES
     step_audio_s: float = 110.0
