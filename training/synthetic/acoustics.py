@@ -54,7 +54,7 @@ def noise(n_samples: int, rng: np.random.Generator) -> Samples:
     if rng.random() < 0.25:
         hum = sum(np.sin(2 * np.pi * 50 * k * time_s + rng.uniform(0, 6)) / k for k in (1, 2, 3, 5))
         result = result + rng.uniform(0.1, 1.0) * hum
-    return result.astype(np.float32)
+    return np.asarray(result, np.float32)
 
 
 def music(n_samples: int, rng: np.random.Generator) -> Samples:
@@ -108,7 +108,7 @@ def equalised(samples: Samples, rng: np.random.Generator) -> Samples:
         centre_hz, gain_db, width = 10 ** rng.uniform(2.1, 3.75), rng.uniform(-8, 8), rng.uniform(0.4, 1.2)
         result = lfilter(*_peak(centre_hz, gain_db, width), result)
     tilt = rng.uniform(-0.35, 0.35)
-    return lfilter([1.0, -tilt], [1.0], result).astype(np.float32)
+    return np.asarray(lfilter([1.0, -tilt], [1.0], result), np.float32)
 
 
 def _peak(centre_hz: float, gain_db: float, width: float) -> tuple[list[float], list[float]]:
@@ -135,7 +135,7 @@ def in_room(samples: Samples, rng: np.random.Generator) -> Samples:
     for _ in range(int(rng.integers(2, 6))):
         tail[int(rng.integers(60, min(600, n_tail)))] += rng.uniform(-0.4, 0.4)
     tail[0] = 1.0
-    return fftconvolve(samples, tail.astype(np.float32))[: len(samples)].astype(np.float32)
+    return np.asarray(fftconvolve(samples, tail.astype(np.float32))[: len(samples)], np.float32)
 
 
 def by_telephone(samples: Samples, rng: np.random.Generator) -> Samples:
@@ -145,7 +145,8 @@ def by_telephone(samples: Samples, rng: np.random.Generator) -> Samples:
     peak = float(np.abs(band).max()) + 1e-9
     companded = np.sign(band) * np.log1p(255 * np.abs(band) / peak) / np.log1p(255)
     coarse = np.round(companded * 127) / 127
-    return (np.sign(coarse) * np.expm1(np.abs(coarse) * np.log1p(255)) / 255 * peak).astype(np.float32)
+    expanded = np.sign(coarse) * np.expm1(np.abs(coarse) * np.log1p(255)) / 255
+    return np.asarray(expanded * peak, np.float32)
 
 
 def coded(samples: Samples, rng: np.random.Generator) -> Samples:
@@ -259,11 +260,12 @@ def nothing(n_samples: int, rng: np.random.Generator) -> tuple[Samples, str]:
     """Audio in which nobody speaks, and what it is: silence, noise, tone or music."""
     kind = str(rng.choice(["silence", "noise", "music", "tone"], p=[0.25, 0.3, 0.35, 0.1]))
     time_s = np.arange(n_samples) / SAMPLE_RATE_HZ
-    made = {
+    makers: dict[str, Callable[[], Samples]] = {
         "silence": lambda: rng.standard_normal(n_samples).astype(np.float32),
         "noise": lambda: noise(n_samples, rng),
         "music": lambda: music(n_samples, rng),
         "tone": lambda: np.sin(2 * np.pi * rng.uniform(200, 2000) * time_s).astype(np.float32),
-    }[kind]()
+    }
+    made = makers[kind]()
     dbfs = rng.uniform(-90, -60) if kind == "silence" else rng.uniform(-55, -14)
     return with_level(made, dbfs), kind

@@ -118,7 +118,7 @@ class Corpus:
 
     def samples(self, index: int) -> npt.NDArray[np.float32]:
         """Samples of a clip, float32 of -1 to 1 at 16 kHz, shape (n_samples,)."""
-        return self.samples_int16(index).astype(np.float32) / 32768
+        return self.samples_int16(index).astype(np.float32) / np.float32(32768)
 
     def samples_int16(self, index: int) -> npt.NDArray[np.int16]:
         """The same as it lies on disk, without a copy; not to be written to."""

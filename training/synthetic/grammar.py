@@ -95,7 +95,7 @@ def _number(rng: random.Random, least: int, most: int) -> int:
     number = rng.randint(least, most)
     if most - least < 200 or rng.random() < 0.5:
         return number
-    step = 10 ** (len(str(number)) - 1)
+    step = int(10 ** (len(str(number)) - 1))
     return min(max(least, round(number / step) * step), most)
 
 

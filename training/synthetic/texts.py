@@ -8,7 +8,7 @@ import lzma
 import random
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.resources import files
 
 from evaluation.galician_numbers import cardinal, ordinal
@@ -29,13 +29,14 @@ def split_of(text: str) -> str:
 
 def draw_text(part: str, rng: random.Random) -> str:
     """A text of a part of the corpus other than nothing, in words."""
-    return {
+    drawers: dict[str, Callable[[random.Random], str]] = {
         "news": draw_sentence,
         "prose": lambda chosen: chosen.choice(prose()),
         "words": _words,
         "interface": lambda chosen: draw_sentence(chosen, "interface"),
         "fragments": _fragment,
-    }[part](rng)
+    }
+    return drawers[part](rng)
 
 
 @functools.cache
