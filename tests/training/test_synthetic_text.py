@@ -11,7 +11,7 @@ from training.synthetic.letters import PHONEMES, pronounce_word
 from training.synthetic.pronunciation import clauses_of, espeak_input
 from training.synthetic.spoken import spoken_hour, spoken_text
 from training.synthetic.test_sets import SETS, handwritten_news, texts_of
-from training.synthetic.texts import draw_text, lexicon_words, prose, split_of
+from training.synthetic.texts import N_OWN, draw_text, lexicon_words, prose, split_of
 
 
 def said(word: str) -> str:
@@ -159,6 +159,11 @@ def test_no_text_of_the_test_sets_can_be_in_a_corpus() -> None:
     rng = random.Random(3)
     drawn = {draw_sentence(rng).lower() for _ in range(3000)} | {text.lower() for text in prose()}
     assert not drawn & {text.lower() for text in handwritten_news()}
+
+
+def test_the_sentences_of_our_own_come_first_in_the_prose() -> None:
+    assert prose()[N_OWN - 1].startswith("O acordo de paz fracasou")
+    assert "" not in prose()
 
 
 def test_the_texts_have_breadth() -> None:

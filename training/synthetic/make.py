@@ -21,7 +21,7 @@ from training.synthetic.acoustics import CONDITIONS, degrade, nothing
 from training.synthetic.corpus import SAMPLE_RATE_HZ, Clip, Corpus, CorpusWriter, to_int16
 from training.synthetic.espeak import Delivery, Speech, Voice, espeak_version, speak
 from training.synthetic.pronunciation import SILENCE, espeak_input
-from training.synthetic.texts import draw_text, prose, read_lexicon, split_of, take_lexicon
+from training.synthetic.texts import draw_text, read_lexicon, split_of, take_lexicon
 from training.synthetic.voices import draw_delivery, draw_voice
 
 __all__ = ["Recipe", "Spoken", "make_condition", "make_corpus", "silent_clip", "speak_texts"]
@@ -162,9 +162,7 @@ def _in_order(
 
 def _make_chunk(recipe: Recipe, index: int, chunk_s: float, path: Path) -> tuple[list[Clip], Path]:
     rng = random.Random(f"{recipe.seed}/{index}")  # noqa: S311 (a reproducible draw, no secret)
-    spare = {
-        part: share for part, share in recipe.parts.items() if share > 0 and (part != "prose" or prose())
-    }
+    spare = {part: share for part, share in recipe.parts.items() if share > 0}
     total = sum(spare.values())
     left_s = {part: chunk_s * share / total for part, share in spare.items()}
     clips: list[Clip] = []

@@ -18,7 +18,9 @@ from training.synthetic.spoken import MONTHS, feminine, spoken_hour
 __all__ = ["PARTS", "draw_text", "lexicon_words", "prose", "read_lexicon", "split_of", "take_lexicon"]
 
 PARTS = ("news", "prose", "words", "interface", "fragments", "nothing")
-PROSE = "prose_gl.txt.xz"
+PROSE, OWN_PROSE = "prose_gl.txt.xz", "prose_own.txt"
+N_OWN = 90
+"""Sentences of `OWN_PROSE`, which come first in `prose`."""
 
 
 def split_of(text: str) -> str:
@@ -31,7 +33,7 @@ def draw_text(part: str, rng: random.Random) -> str:
     """A text of a part of the corpus other than nothing, in words."""
     drawers: dict[str, Callable[[random.Random], str]] = {
         "news": draw_sentence,
-        "prose": lambda chosen: chosen.choice(prose()),
+        "prose": _prose,
         "words": _words,
         "interface": lambda chosen: draw_sentence(chosen, "interface"),
         "fragments": _fragment,
@@ -41,11 +43,19 @@ def draw_text(part: str, rng: random.Random) -> str:
 
 @functools.cache
 def prose() -> tuple[str, ...]:
-    """Sentences of real Galician prose, in words (data/prose_gl.LICENSES.md says whose)."""
-    packed = files("training.synthetic") / "data" / PROSE
-    if not packed.is_file():
-        return ()
-    return tuple(lzma.decompress(packed.read_bytes()).decode("utf-8").splitlines())
+    """Sentences of real Galician prose, in words (data/prose_gl.LICENSES.md says whose), and some of our own."""
+    folder = files("training.synthetic") / "data"
+    own = [line for line in (folder / OWN_PROSE).read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
+    packed = folder / PROSE
+    others = lzma.decompress(packed.read_bytes()).decode("utf-8").splitlines() if packed.is_file() else []
+    return (*own, *others)
+
+
+def _prose(rng: random.Random) -> str:
+    """One sentence in eight is of our own: manuals are many and alike."""
+    sentences = prose()
+    of_our_own = len(sentences) <= N_OWN or rng.random() < 0.125
+    return sentences[rng.randrange(N_OWN) if of_our_own else rng.randrange(N_OWN, len(sentences))]
 
 
 @functools.cache
