@@ -145,7 +145,12 @@ def test_a_corpus_whose_audio_was_cut_is_refused(tmp_path: Path) -> None:
 
 @needs_espeak
 @pytest.mark.slow
-def test_a_seed_gives_the_same_corpus_by_any_number_of_processes(tmp_path: Path) -> None:
+def test_a_seed_gives_the_same_corpus_by_any_number_of_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "training.synthetic.make.CHUNK_S", 12.0
+    )  # three chunks: one spoken after another, or beside it
     recipe = Recipe(hours=0.01, seed=9)
     made = [make_corpus(tmp_path / str(n), recipe, processes=n) for n in (1, 2)]
     assert made[0].clips == made[1].clips
