@@ -44,6 +44,8 @@ OWNER = "um"
 """The broadcaster that asks over HTTP: six of ten recordings are its own."""
 RARELY_TOGETHER = ("de que non", "o de a", "e en que", "non a que", "os a o")
 """Phrases of words that most segments hold."""
+BEGINNINGS = "de des dese desor desenc trans contra con pre abell xa lob".split()  # noqa: SIM905 - read as text
+"""From the beginning of a tenth of all words to that of a dozen."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,17 @@ def queries(connection: psycopg.Connection[Any], seed: int) -> list[Query]:
         *(
             Query("beginning", f"{word[:n]}*")
             for word, n in zip([*medium, *rare], [3, 4, 5, 6] * 8, strict=False)
+        ),
+        *(Query("beginning, chosen", f"{beginning}*") for beginning in BEGINNINGS),
+        *(Query("beginning and word", f"{a} {b}*") for a, b in zip(common, BEGINNINGS, strict=False)),
+        *(Query("word without beginning", f"{a} -{b}*") for a, b in zip(medium, BEGINNINGS, strict=False)),
+        *(
+            Query("beginning, programme", f"{b}*", programme=f"Programa {4 * n % 40 + 1}")
+            for n, b in enumerate(BEGINNINGS)
+        ),
+        *(
+            Query("beginning, days", f"{b}*", from_on=days[n % 4][0], to_on=days[n % 4][1])
+            for n, b in enumerate(BEGINNINGS)
         ),
         *(Query("two words", f"{a} {b}") for a, b in zip(common, medium, strict=False)),
         *(Query("two common words", f"{a} {b}") for a, b in zip(common, common[3:], strict=False)),
