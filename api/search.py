@@ -156,7 +156,7 @@ class Matches(BaseModel):
 class SearchAnswer(BaseModel):
     items: list[Hit]
     matches: Matches | None
-    """With the first page only; counted up to 1,000."""
+    """With the first page only; counted up to 250."""
     next: str | None
     """Sent as `after` it reads on."""
 
@@ -183,7 +183,7 @@ def search_archive(
     ] = None,
 ) -> SearchAnswer:
     """Segments in which something was said, each with its place and a snippet: the rows of `archive.search` in SQL. The
-    newest 1,000 matches come first, the best of them at the top; then the next older 1,000."""
+    newest 250 matches come first, the best of them at the top; then the next older 250."""
     asked = Asked(q, programme, from_, to, model)
     page = run_search(parts, caller.name, asked, limit=limit, after=after)
     return SearchAnswer(

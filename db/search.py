@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 MAX_HITS = 100
 """Most rows of one page."""
 
-RANKED_TOGETHER = 1000
+RANKED_TOGETHER = 250
 """So many matches are ranked among themselves, the newest first: round_size of `search_page`."""
 
 OF_THE_TEXT = ("22", "23", "54", "XX")

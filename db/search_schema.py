@@ -26,6 +26,7 @@ class SearchSegment(Base):
             postgresql_using="gin",
             postgresql_with={"fastupdate": "off"},
         ),
+        Index("ix_search_segments_said_on", "said_on", "segment_id"),
     )
 
     segment_id: Mapped[int] = mapped_column(

@@ -22,7 +22,8 @@ DROP FUNCTION public.search_newest;
 DROP FUNCTION public.search_parse;
 """
 DROP_NEW = """
-DROP FUNCTION public.search_page, public.search_newest, public.search_newest_wide, public.search_estimate, public.search_window,
+DROP FUNCTION public.search_page, public.search_newest, public.search_newest_wide, public.search_estimate, public.search_range,
+    public.search_window,
     public.search_prepare, public.search_parse;
 DROP TYPE public.search_query;
 """
@@ -56,6 +57,9 @@ def downgrade() -> None:
     before = (FOLDER / "search_functions.sql").read_text(encoding="utf-8")
     for function in REPLACED:
         execute(statement_of(before, function))
+    comments = (FOLDER / "archive_contract_comments.sql").read_text(encoding="utf-8")
+    begin = comments.index("COMMENT ON FUNCTION archive.search IS")
+    execute(comments[begin : comments.index("\n", begin)])
     execute(
         "COMMENT ON FUNCTION public.search_parse(text) IS "
         "'A query as what to look up (match, pairs), what to rank by, and what to mark in a text.';"

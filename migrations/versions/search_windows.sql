@@ -1,17 +1,20 @@
 -- How matches are found, in the place of what search_functions.sql says of it. docs/decisions/0017 has the reasons.
 
 CREATE TYPE public.search_query AS (
-    words tsquery,          -- words, phrases, what must not be said; NULL: none, as below
-    filters tsquery,        -- filters and the caller's rights
+    words tsquery,          -- words, single ones in quotes, what must not be said; NULL: none, as below
+    phrases tsquery,        -- checked on rows: the index knows pairs of neighbours only
+    pairs integer[],        -- neighbours in phrases; empty: none
+    filters tsquery[],      -- up to four: the caller's rights or a broadcaster, programme, model, days; empty: none
     beginnings tsquery,     -- beginnings as the words that begin so
     like_beginnings tsquery,  -- the same, as the index's own search for beginnings
-    wide tsquery,           -- beginnings of more words than are looked up one by one
+    wide tsquery,           -- beginnings of more words than one look-up takes: checked on rows
+    wide_words tsquery,     -- those words, where there is one such beginning and they are not too many
+    n_wide_words integer,
     rank_by tsquery,
-    pairs integer[],        -- neighbours in phrases; empty: none
-    forms text[], stems text[], prefixes text[], phrases text[],  -- what is marked
+    forms text[], stems text[], prefixes text[], said_phrases text[],  -- what is marked
     from_on date, to_on date);
 COMMENT ON TYPE public.search_query IS
-    'A query as what to look up, what to rank by, and what to mark in a text. A row matches where words, filters, beginnings and wide do.';
+    'A query as what to look up, what to rank by, and what to mark in a text. A row matches where each part does.';
 
 -- A query as people write it: words, "a phrase", -without, begin*.
 CREATE FUNCTION public.search_parse(query text) RETURNS public.search_query
@@ -19,6 +22,7 @@ CREATE FUNCTION public.search_parse(query text) RETURNS public.search_query
 AS $$
 DECLARE
     most_words CONSTANT integer := 30;  -- a beginning is looked up as the words that begin so, up to this many
+    most_wide_words CONSTANT integer := 2000;
     last_sign CONSTANT text := chr(1114111);
     parsed public.search_query;
     item record;
@@ -29,15 +33,18 @@ DECLARE
     whole text[];  -- of one item: words and phrases
     begin_so text[];
     wide_begin_so text[];
+    wide_words text[];
     one_rank text[];
     all_words text[] := '{}';
+    all_phrases text[] := '{}';
     all_beginnings text[] := '{}';
     all_like_beginnings text[] := '{}';
     all_wide text[] := '{}';
     all_rank text[] := '{}';
     n_words integer := 0;
 BEGIN
-    parsed.pairs := '{}'; parsed.forms := '{}'; parsed.stems := '{}'; parsed.prefixes := '{}'; parsed.phrases := '{}';
+    parsed.pairs := '{}'; parsed.forms := '{}'; parsed.stems := '{}'; parsed.prefixes := '{}'; parsed.said_phrases := '{}';
+    parsed.filters := '{}';
     IF query IS NULL OR char_length(query) > 1000 THEN
         RAISE EXCEPTION 'a search takes 1 to 1,000 characters: write one, or shorten it'
             USING ERRCODE = 'invalid_parameter_value';
@@ -58,7 +65,7 @@ BEGIN
             whole := ARRAY[array_to_string(words, ' <-> ')];
             one_rank := whole;
             IF NOT item.negated THEN
-                parsed.phrases := parsed.phrases || array_to_string(words, ' ');
+                parsed.said_phrases := parsed.said_phrases || array_to_string(words, ' ');
                 FOR n IN 2 .. cardinality(words) LOOP
                     parsed.pairs := parsed.pairs || public.search_pair(words[n - 1], words[n]);
                 END LOOP;
@@ -73,13 +80,14 @@ BEGIN
                     begun := ARRAY(
                         SELECT x.word FROM (
                             (SELECT w.word FROM public.search_words w
-                             WHERE w.word >= words[n] AND w.word < words[n] || last_sign LIMIT most_words + 1)
+                             WHERE w.word >= words[n] AND w.word < words[n] || last_sign LIMIT most_wide_words + 1)
                             UNION
                             (SELECT w.word FROM public.search_new_words w
-                             WHERE w.word >= words[n] AND w.word < words[n] || last_sign LIMIT most_words + 1)) x);
+                             WHERE w.word >= words[n] AND w.word < words[n] || last_sign LIMIT most_wide_words + 1)) x);
                     one_rank := one_rank || (words[n] || ':*');
                     IF cardinality(begun) > most_words THEN
                         wide_begin_so := wide_begin_so || (words[n] || ':*');
+                        wide_words := begun;
                     ELSE
                         begin_so := begin_so || ('(' || array_to_string(begun || words[n], ' | ') || ')');
                     END IF;
@@ -97,7 +105,10 @@ BEGIN
                 END IF;
             END LOOP;
         END IF;
-        IF NOT item.negated THEN
+        IF NOT item.negated AND item.quoted AND cardinality(words) > 1 THEN
+            all_phrases := all_phrases || whole;
+            all_rank := all_rank || one_rank;
+        ELSIF NOT item.negated THEN
             all_words := all_words || whole;
             all_beginnings := all_beginnings || begin_so;
             IF cardinality(begin_so) > 0 THEN
@@ -119,10 +130,15 @@ BEGIN
         RAISE EXCEPTION 'a search needs a word to look for: write one without - before it'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    parsed.phrases := nullif(array_to_string(all_phrases, ' & '), '')::tsquery;
     parsed.words := nullif(array_to_string(all_words, ' & '), '')::tsquery;
     parsed.beginnings := nullif(array_to_string(all_beginnings, ' & '), '')::tsquery;
     parsed.like_beginnings := nullif(array_to_string(all_like_beginnings, ' & '), '')::tsquery;
     parsed.wide := nullif(array_to_string(all_wide, ' & '), '')::tsquery;
+    IF cardinality(all_wide) = 1 AND left(all_wide[1], 1) <> '!' AND cardinality(wide_words) <= most_wide_words THEN
+        parsed.wide_words := array_to_string(wide_words, ' | ')::tsquery;
+        parsed.n_wide_words := cardinality(wide_words);
+    END IF;
     parsed.rank_by := array_to_string(all_rank, ' & ')::tsquery;
     RETURN parsed;
 END $$;
@@ -138,7 +154,9 @@ BEGIN
     IF facets IS NULL THEN
         RETURN NULL;
     END IF;
-    parsed.filters := nullif(array_to_string(facets, ' & '), '')::tsquery;
+    -- days first: where no row of a window is of those days, the index need not look at anything else
+    parsed.filters := ARRAY(SELECT f.facet::tsquery FROM unnest(facets) WITH ORDINALITY AS f (facet, place)
+                            ORDER BY f.place DESC);
     parsed.from_on := from_on;
     parsed.to_on := to_on;
     RETURN parsed;
@@ -148,38 +166,82 @@ COMMENT ON FUNCTION public.search_prepare(text, text, text, date, date, text) IS
 
 -- Ids below `below` of rows in a window that match but for wide beginnings; no more than `most` (NULL: all). Each part of
 -- the query stands alone: the index then goes to and fro between them, from each one's next row to that of the others.
--- In one tsquery it would look up each row of the rarest word in all others, and those of a filter that no window meets
--- one by one. A part that is missing is filled by another, which the index reads only once; phrases cost more, and are not repeated. `segment_id + 0` keeps the planner
+-- In one tsquery it would look up each row of the rarest word, or of a filter that the window does not meet, in all else.
+-- A part that is missing is filled by another, which the index reads only once. `segment_id + 0` keeps the planner
 -- from reading the primary key for half of the table beside it.
 CREATE FUNCTION public.search_window(query public.search_query, "window" tsquery, below bigint, most integer)
     RETURNS bigint[] LANGUAGE plpgsql STABLE
 AS $$
 DECLARE
-    filled CONSTANT tsquery := coalesce("window", query.filters, query.beginnings, query.words);
+    n_filters CONSTANT integer := cardinality(query.filters);
+    begins CONSTANT boolean := query.beginnings IS NOT NULL;
+    filled CONSTANT tsquery := coalesce("window", query.filters[1], query.beginnings, query.words);
     words CONSTANT tsquery := coalesce(query.words, filled);
     beginnings CONSTANT tsquery := coalesce(query.beginnings, filled);
-    filters CONSTANT tsquery := coalesce(query.filters, filled);
+    filter_1 CONSTANT tsquery := coalesce(query.filters[1], filled);
+    filter_2 CONSTANT tsquery := coalesce(query.filters[2], filled);
+    filter_3 CONSTANT tsquery := coalesce(query.filters[3], filled);
+    filter_4 CONSTANT tsquery := coalesce(query.filters[4], filled);
 BEGIN
-    IF cardinality(query.pairs) = 0 THEN
+    -- few parts are the most frequent, and a part that is filled still costs a little for each row
+    IF cardinality(query.pairs) > 0 THEN
+        IF filled IS NULL THEN
+            RETURN ARRAY(
+                SELECT i.segment_id FROM public.search_segments i
+                WHERE i.pairs @> (query.pairs) AND (i.doc @@ query.phrases) IS TRUE
+                  AND i.segment_id + 0 < below
+                  AND (query.from_on IS NULL OR i.said_on >= query.from_on)
+                  AND (query.to_on IS NULL OR i.said_on <= query.to_on)
+                LIMIT most);
+        ELSIF n_filters < 2 AND NOT begins THEN
+            RETURN ARRAY(
+                SELECT i.segment_id FROM public.search_segments i
+                WHERE i.pairs @> (query.pairs) AND i.doc @@ words AND i.doc @@ filter_1 AND i.doc @@ filled
+                  AND (i.doc @@ query.phrases) IS TRUE
+                  AND i.segment_id + 0 < below
+                  AND (query.from_on IS NULL OR i.said_on >= query.from_on)
+                  AND (query.to_on IS NULL OR i.said_on <= query.to_on)
+                LIMIT most);
+        END IF;
         RETURN ARRAY(
             SELECT i.segment_id FROM public.search_segments i
-            WHERE i.doc @@ words AND i.doc @@ beginnings AND i.doc @@ filters AND i.doc @@ filled
+            WHERE i.pairs @> (query.pairs) AND i.doc @@ words AND i.doc @@ beginnings AND i.doc @@ filter_1
+              AND i.doc @@ filter_2 AND i.doc @@ filter_3 AND i.doc @@ filter_4 AND i.doc @@ filled
+              AND (i.doc @@ query.phrases) IS TRUE
               AND i.segment_id + 0 < below
               AND (query.from_on IS NULL OR i.said_on >= query.from_on)
               AND (query.to_on IS NULL OR i.said_on <= query.to_on)
             LIMIT most);
-    ELSIF filled IS DISTINCT FROM query.words THEN
+    ELSIF n_filters = 0 AND NOT begins THEN
         RETURN ARRAY(
             SELECT i.segment_id FROM public.search_segments i
-            WHERE i.pairs @> (query.pairs) AND i.doc @@ words AND i.doc @@ beginnings AND i.doc @@ filters
-              AND i.doc @@ filled AND i.segment_id + 0 < below
+            WHERE i.doc @@ words AND i.doc @@ filled
+              AND i.segment_id + 0 < below
+              AND (query.from_on IS NULL OR i.said_on >= query.from_on)
+              AND (query.to_on IS NULL OR i.said_on <= query.to_on)
+            LIMIT most);
+    ELSIF n_filters < 2 THEN
+        RETURN ARRAY(
+            SELECT i.segment_id FROM public.search_segments i
+            WHERE i.doc @@ words AND i.doc @@ beginnings AND i.doc @@ filter_1 AND i.doc @@ filled
+              AND i.segment_id + 0 < below
+              AND (query.from_on IS NULL OR i.said_on >= query.from_on)
+              AND (query.to_on IS NULL OR i.said_on <= query.to_on)
+            LIMIT most);
+    ELSIF n_filters = 2 THEN
+        RETURN ARRAY(
+            SELECT i.segment_id FROM public.search_segments i
+            WHERE i.doc @@ words AND i.doc @@ beginnings AND i.doc @@ filter_1 AND i.doc @@ filter_2 AND i.doc @@ filled
+              AND i.segment_id + 0 < below
               AND (query.from_on IS NULL OR i.said_on >= query.from_on)
               AND (query.to_on IS NULL OR i.said_on <= query.to_on)
             LIMIT most);
     END IF;
     RETURN ARRAY(
         SELECT i.segment_id FROM public.search_segments i
-        WHERE i.pairs @> (query.pairs) AND i.doc @@ words AND i.segment_id + 0 < below
+        WHERE i.doc @@ words AND i.doc @@ beginnings AND i.doc @@ filter_1 AND i.doc @@ filter_2 AND i.doc @@ filter_3
+          AND i.doc @@ filter_4 AND i.doc @@ filled
+          AND i.segment_id + 0 < below
           AND (query.from_on IS NULL OR i.said_on >= query.from_on)
           AND (query.to_on IS NULL OR i.said_on <= query.to_on)
         LIMIT most);
@@ -189,10 +251,14 @@ CREATE FUNCTION public.search_estimate(query public.search_query) RETURNS double
     LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
-    parts CONSTANT text[] := array_remove(ARRAY[query.words, query.like_beginnings, query.filters]::text[], NULL);
+    parts CONSTANT text[] := array_remove(
+        ARRAY[query.words, query.phrases, query.like_beginnings] || query.filters, NULL)::text[];
     plan json;
     estimate double precision;
 BEGIN
+    IF cardinality(parts) = 0 THEN
+        RETURN (SELECT c.reltuples FROM pg_class c WHERE c.oid = 'public.search_segments'::regclass);
+    END IF;
     EXECUTE format('EXPLAIN (FORMAT JSON) SELECT FROM public.search_segments WHERE doc @@ %L::tsquery',
                    '(' || array_to_string(parts, ') & (') || ')') INTO plan;
     estimate := plan -> 0 -> 'Plan' ->> 'Plan Rows';
@@ -207,28 +273,56 @@ END $$;
 COMMENT ON FUNCTION public.search_estimate(public.search_query) IS
     'How many rows match but for wide beginnings, by the planner''s statistics.';
 
+-- Between which ids all matches lie; NULL: there are none. Of up to ten years of days, those that were said then.
+CREATE FUNCTION public.search_range(query public.search_query, OUT oldest bigint, OUT newest bigint)
+    LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    most_days CONSTANT integer := 3653;
+    first_on date;
+    last_on date;
+BEGIN
+    IF query.from_on IS NOT NULL OR query.to_on IS NOT NULL THEN
+        SELECT greatest(min(i.said_on), query.from_on), least(max(i.said_on), query.to_on) INTO first_on, last_on
+        FROM public.search_segments i;
+    END IF;
+    IF last_on - first_on < most_days THEN
+        SELECT min(of_day.oldest), max(of_day.newest) INTO search_range.oldest, search_range.newest
+        FROM generate_series(0, last_on - first_on) AS d (n)
+        CROSS JOIN LATERAL (SELECT min(i.segment_id) AS oldest, max(i.segment_id) AS newest
+                            FROM public.search_segments i WHERE i.said_on = first_on + d.n) AS of_day;
+    ELSE
+        SELECT min(i.segment_id), max(i.segment_id) INTO search_range.oldest, search_range.newest
+        FROM public.search_segments i;
+    END IF;
+END $$;
+
 -- The newest n matches below a segment id, newest first. A word that millions of segments hold must not cost millions
--- of rows, and a word that only old segments hold must not cost a walk over all newer ones:
---   few matches by the planner's estimate: all of them through the index;
---   else windows of ids, newest first, as part of the query (/w 4,096 ids, /v 32,768, /u 262,144, /t 2,097,152):
---   wider while little is found, narrower again where much is.
--- Beginnings of too many words to look each up: see search_newest_wide.
+-- of rows, and a word that only old segments hold must not cost a walk over all newer ones. So windows of ids are part of
+-- the query (/w 4,096 ids, /v 32,768, /u 262,144, /t 2,097,152), newest first, wider while little is found, narrower
+-- again where much is. Where days are asked for and nothing is found, the walk goes on at the newest id of those days.
+-- What the planner expects to match seldom is read at once; but for phrases, of which it expects too little by orders of
+-- magnitude, as their words are said together.
 CREATE FUNCTION public.search_newest(query public.search_query, below bigint, n integer)
     RETURNS bigint[] LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp SET jit = off SET max_parallel_workers_per_gather = 0
     SET plan_cache_mode = force_generic_plan  -- the windows' plan is always the index: planned once, not per window
 AS $$
 DECLARE
-    few CONSTANT integer := 20000;  -- rows read within the time that a search may take
-    dense CONSTANT integer := 3000;  -- more in one window than a search wants: look at a narrower one
+    few CONSTANT integer := 2000;  -- read at once
+    fewest CONSTANT integer := 500;  -- matches of one window are never too many
     shifts CONSTANT integer[] := '{12,15,18,21}';
     names CONSTANT text[] := '{/w,/v,/u,/t}';
     level integer := 1;
     widest integer := 4;
-    estimate double precision;
-    gathered public.search_query := query;
+    n_empty integer := 0;
+    n_windows integer := 0;
+    start bigint;
+    estimate CONSTANT double precision := CASE WHEN query.wide IS NULL THEN public.search_estimate(query) END;
     ids bigint[];
     found bigint[] := '{}';
+    wanted integer;
+    most integer;
     lowest bigint;
     place bigint;
     span bigint;
@@ -236,84 +330,140 @@ BEGIN
     IF query.wide IS NOT NULL THEN
         RETURN public.search_newest_wide(query, below, n);
     END IF;
-    estimate := public.search_estimate(query);
-    IF estimate <= few THEN
-        gathered.beginnings := query.like_beginnings;
-        ids := public.search_window(gathered, NULL, below, few + 1);
+    IF estimate > 130000 THEN
+        widest := 3;  -- the index gathers all of a window's matches, however few are wanted
+    END IF;
+    IF estimate <= few AND cardinality(query.pairs) = 0 THEN
+        ids := public.search_window(query, NULL, below, few + 1);
         IF cardinality(ids) <= few THEN
             RETURN ARRAY(SELECT f.id FROM unnest(ids) AS f (id) ORDER BY f.id DESC LIMIT n);
         END IF;
     END IF;
-    IF estimate > 130000 THEN
-        widest := 3;  -- a window full of matches must not hold more than can be gathered at once
-    END IF;
     SELECT min(i.segment_id), least(max(i.segment_id) + 1, below) INTO lowest, place FROM public.search_segments i;
+    start := place;
     WHILE place > lowest AND cardinality(found) < n LOOP
+        wanted := n - cardinality(found);
+        most := greatest(wanted * 3 / 2, fewest);
         span := (place - 1) >> shifts[level];
-        ids := public.search_window(query, (names[level] || span)::tsquery, place, CASE WHEN level > 1 THEN dense + 1 END);
-        IF level > 1 AND cardinality(ids) > dense THEN
+        ids := public.search_window(query, (names[level] || span)::tsquery, place, CASE WHEN level > 1 THEN most + 1 END);
+        IF level > 1 AND cardinality(ids) > most THEN
             level := level - 1;
             CONTINUE;
         END IF;
         found := found || ids;
         place := span << shifts[level];
-        IF level < widest AND cardinality(ids) * 4 <= dense AND place % (1::bigint << shifts[level + 1]) = 0 THEN
+        n_empty := CASE WHEN cardinality(ids) = 0 THEN n_empty + 1 ELSE 0 END;
+        IF n_empty = 3 AND (query.from_on IS NOT NULL OR query.to_on IS NOT NULL) THEN
+            SELECT greatest(r.oldest, lowest), least(r.newest + 1, place) INTO lowest, place
+            FROM public.search_range(query) r;
+        END IF;
+        n_windows := n_windows + 1;
+        IF n_windows = 3 AND estimate <= few AND cardinality(found) * (place - lowest) <= few * (start - place) THEN
+            -- a phrase that the planner and the newest rows say is rare: all of it at once
+            ids := public.search_window(query, NULL, place, few + 1);
+            IF cardinality(ids) <= few THEN
+                found := found || ids;
+                EXIT;
+            END IF;
+        END IF;
+        IF level < widest AND cardinality(ids) * 8 <= most AND place % (1::bigint << shifts[level + 1]) = 0 THEN
             level := level + 1;
+        ELSIF level > 1 AND cardinality(ids) > 2 * (wanted - cardinality(ids)) THEN
+            level := level - 1;
         END IF;
     END LOOP;
     RETURN ARRAY(SELECT f.id FROM unnest(found) AS f (id) ORDER BY f.id DESC LIMIT n);
 END $$;
 
 -- The same for beginnings of many words. Where they are often said, the newest rows that match everything else are
--- read; where they are not, the index gathers all rows of all those words, which then are not many.
+-- read; where they are not, all its words are looked up, in as few windows as that takes.
 CREATE FUNCTION public.search_newest_wide(query public.search_query, below bigint, n integer)
     RETURNS bigint[] LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
-    few CONSTANT integer := 20000;
-    at_once CONSTANT integer := 8192;  -- rows read at a time
-    most_reads CONSTANT integer := 8;
-    others public.search_query := query;
+    shifts CONSTANT integer[] := '{12,15,18,21}';
+    names CONSTANT text[] := '{/w,/v,/u,/t}';
+    reads_all CONSTANT boolean := coalesce(query.words, query.beginnings, query.phrases, query.filters[1]) IS NULL;
+    -- microseconds: a row that is read among its neighbours, and one by itself; what a word costs for each row that is
+    -- found by all words at once, and for each window
+    row_us CONSTANT double precision := 2;
+    lone_row_us CONSTANT double precision := 20;
+    word_row_us CONSTANT double precision := 0.12;
+    word_us CONSTANT double precision := 15;
+    few CONSTANT integer := 2000;
+    most_gathered CONSTANT integer := 50000;
+    words_of_wide public.search_query := query;
     gathered public.search_query := query;
+    all_so public.search_query;
+    others public.search_query := query;
     ids bigint[];
     found bigint[] := '{}';
-    place bigint := below;
+    at_once integer := CASE WHEN reads_all THEN 8192 ELSE 2048 END;  -- rows read
+    n_read integer := 0;
+    to_read double precision;
+    wanted integer;
+    level integer := 1;
+    newest bigint;
     lowest bigint;
-    n_others integer;
+    place bigint := below;
     span bigint;
 BEGIN
+    gathered.wide := NULL;
+    gathered.beginnings := coalesce(query.like_beginnings && query.wide, query.wide);
+    gathered.like_beginnings := gathered.beginnings;
     others.wide := NULL;
-    FOR number IN 1 .. most_reads LOOP
-        IF coalesce(query.words, query.beginnings, query.filters) IS NULL THEN
+    IF NOT reads_all AND public.search_estimate(gathered) <= few THEN
+        -- the index gathers all rows that begin so, which takes a while, but less than to look for so few among many
+        all_so := query;
+        all_so.words := NULL; all_so.phrases := NULL; all_so.pairs := '{}'; all_so.filters := '{}';
+        all_so.like_beginnings := query.wide;
+        IF public.search_estimate(all_so) <= most_gathered THEN
+            ids := public.search_window(gathered, NULL, below, 2 * few + 1);
+            IF cardinality(ids) <= 2 * few THEN
+                RETURN ARRAY(SELECT f.id FROM unnest(ids) AS f (id) ORDER BY f.id DESC LIMIT n);
+            END IF;
+        END IF;
+    END IF;
+    LOOP
+        IF reads_all THEN
             ids := ARRAY(SELECT i.segment_id FROM public.search_segments i
                          WHERE i.segment_id < place ORDER BY i.segment_id DESC LIMIT at_once);
         ELSE
             ids := public.search_newest(others, place, at_once);
         END IF;
-        n_others := cardinality(ids);
         found := found || ARRAY(
             SELECT i.segment_id FROM public.search_segments i
             WHERE i.segment_id = ANY (ids) AND (i.doc @@ query.wide) IS TRUE
               AND (query.from_on IS NULL OR i.said_on >= query.from_on)
-              AND (query.to_on IS NULL OR i.said_on <= query.to_on));
-        IF n_others < at_once OR cardinality(found) >= n THEN
-            RETURN ARRAY(SELECT f.id FROM unnest(found) AS f (id) ORDER BY f.id DESC LIMIT n);
+              AND (query.to_on IS NULL OR i.said_on <= query.to_on)
+            ORDER BY i.segment_id DESC);
+        IF cardinality(ids) < at_once OR cardinality(found) >= n THEN
+            RETURN found[: n];
         END IF;
-        place := ids[n_others];
-        EXIT WHEN cardinality(found)::bigint * most_reads < n::bigint * number;
+        newest := coalesce(newest, ids[1] + 1);
+        place := ids[cardinality(ids)];
+        n_read := n_read + cardinality(ids);
+        wanted := n - cardinality(found);
+        to_read := wanted::double precision * n_read / greatest(cardinality(found), 1);
+        EXIT WHEN to_read * CASE WHEN reads_all THEN row_us ELSE lone_row_us END
+                  > wanted * lone_row_us + 3 * word_us * query.n_wide_words
+                    -- so many rows of those words are looked at for each that matches all else too
+                    + wanted * (newest - place)::double precision / n_read * word_row_us * query.n_wide_words;
+        at_once := least(greatest(1.2 * to_read, 2048), 32768);
     END LOOP;
-    gathered.beginnings := coalesce(query.like_beginnings && query.wide, query.wide);
-    ids := public.search_window(gathered, NULL, place, few + 1);
-    IF cardinality(ids) > few THEN
-        ids := '{}';
-        SELECT min(i.segment_id) INTO lowest FROM public.search_segments i;
-        WHILE place > lowest AND cardinality(found) + cardinality(ids) < n LOOP
-            span := (place - 1) >> 18;
-            ids := ids || public.search_window(gathered, ('/u' || span)::tsquery, place, NULL);
-            place := span << 18;
-        END LOOP;
-    END IF;
-    RETURN ARRAY(SELECT f.id FROM unnest(found || ids) AS f (id) ORDER BY f.id DESC LIMIT n);
+    -- so wide that what is still wanted lies in one to eight windows, if it is said as often as so far
+    WHILE level < 4 AND cardinality(found) * (1::bigint << shifts[level + 1]) <= 2 * wanted * (newest - place) LOOP
+        level := level + 1;
+    END LOOP;
+    words_of_wide.beginnings := CASE WHEN query.beginnings IS NULL THEN query.wide_words
+                                     ELSE query.beginnings && query.wide_words END;
+    SELECT coalesce(r.oldest, 0) INTO lowest FROM public.search_range(query) r;
+    WHILE place > lowest AND cardinality(found) < n LOOP
+        span := (place - 1) >> shifts[level];
+        found := found || public.search_window(words_of_wide, (names[level] || span)::tsquery, place, NULL);
+        place := span << shifts[level];
+    END LOOP;
+    RETURN ARRAY(SELECT f.id FROM unnest(found) AS f (id) ORDER BY f.id DESC LIMIT n);
 END $$;
 
 -- One page of hits, and of how many matches the first were ranked: up to round_size, more where there are more.
@@ -328,7 +478,7 @@ CREATE FUNCTION public.search_page(
 AS $$
 #variable_conflict use_column
 DECLARE
-    round_size CONSTANT integer := 1000;
+    round_size CONSTANT integer := 250;
     prepared public.search_query;
     parts text[];
     ceiling bigint := 9223372036854775807;
@@ -366,7 +516,7 @@ BEGIN
                        round(s.start_sample / 16000.0, 3), round(s.end_sample / 16000.0, 3),
                        archive.timecode(s.start_sample / 16000.0 + coalesce(r.timecode_offset_ms, 0) / 1000.0),
                        public.search_snippet(normalize(s.text, NFC), prepared.forms, prepared.stems, prepared.prefixes,
-                                             prepared.phrases),
+                                             prepared.said_phrases),
                        m.name, m.is_demo, ceiling || '~' || h.rank || '~' || h.segment_id)::archive.search_hit,
                    cardinality(ids)
             FROM (SELECT x.rank, x.segment_id
@@ -416,6 +566,7 @@ DECLARE
     prepared CONSTANT public.search_query := public.search_prepare(
         mentions.query, mentions.broadcaster, mentions.programme, mentions."from", mentions."to", mentions.model);
     wanted_pairs CONSTANT integer[] := nullif(prepared.pairs, '{}');
+    filters CONSTANT tsquery := nullif('(' || array_to_string(prepared.filters, ') & (') || ')', '()')::tsquery;
 BEGIN
     RETURN QUERY
         SELECT i.segment_id, r.id, b.name, r.programme, r.programme_kind, r.broadcast_on, i.said_on
@@ -424,7 +575,8 @@ BEGIN
         JOIN public.broadcasters b ON b.id = i.broadcaster_id
         WHERE prepared.rank_by IS NOT NULL
           AND (prepared.words IS NULL OR i.doc @@ prepared.words)
-          AND (prepared.filters IS NULL OR i.doc @@ prepared.filters)
+          AND (filters IS NULL OR i.doc @@ filters)
+          AND (prepared.phrases IS NULL OR i.doc @@ prepared.phrases)
           AND (prepared.wide IS NULL OR i.doc @@ prepared.wide)
           AND (prepared.beginnings IS NULL OR i.doc @@ prepared.beginnings)
           AND (wanted_pairs IS NULL OR i.pairs @> wanted_pairs)
@@ -456,4 +608,6 @@ BEGIN
 END $$;
 
 REVOKE ALL ON FUNCTION public.search_parse, public.search_prepare, public.search_window, public.search_estimate,
-    public.search_newest, public.search_newest_wide, public.search_page FROM PUBLIC;
+    public.search_range, public.search_newest, public.search_newest_wide, public.search_page FROM PUBLIC;
+
+COMMENT ON FUNCTION archive.search IS 'Segments that match, 1 to 100 at a time: the newest 250, best first, then the next older 250, and so on; pass the last row''s cursor as after to read on. query: words in any inflected form, "a phrase" as written, -without, begin*; accents and case do not matter. broadcaster, programme, model: by name; from and to: days of broadcast (of arrival where not known), both included. Row: rank, segment, recording, times in seconds and as timecode, and a snippet of the text with the words that matched between <mark> and </mark>.';

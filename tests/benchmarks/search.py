@@ -140,7 +140,10 @@ def queries(connection: psycopg.Connection[Any], seed: int) -> list[Query]:
         ),
         *(Query("beginning, chosen", f"{beginning}*") for beginning in BEGINNINGS),
         *(Query("beginning and word", f"{a} {b}*") for a, b in zip(common, BEGINNINGS, strict=False)),
-        *(Query("word without beginning", f"{a} -{b}*") for a, b in zip(medium, BEGINNINGS, strict=False)),
+        *(
+            Query("word without beginning", f"{a} -{b}*")
+            for a, b in zip(medium, [b for b in BEGINNINGS if len(b) > 3] * 3, strict=False)
+        ),
         *(
             Query("beginning, programme", f"{b}*", programme=f"Programa {4 * n % 40 + 1}")
             for n, b in enumerate(BEGINNINGS)
