@@ -4,7 +4,8 @@ CREATE TYPE public.search_query AS (
     words tsquery,          -- words, single ones in quotes, what must not be said; NULL: none, as below
     phrases tsquery,        -- checked on rows: the index knows pairs of neighbours only
     pairs integer[],        -- neighbours in phrases; empty: none
-    filters tsquery[],      -- up to four: the caller's rights or a broadcaster, programme, model, days; empty: none
+    filters tsquery[],      -- up to four: days, model, programme, the caller's rights or a broadcaster; empty: none
+    checked tsquery,        -- a filter that is checked on rows instead
     beginnings tsquery,     -- beginnings as the words that begin so
     like_beginnings tsquery,  -- the same, as the index's own search for beginnings
     wide tsquery,           -- beginnings of more words than one look-up takes: checked on rows
@@ -189,7 +190,7 @@ BEGIN
             RETURN ARRAY(
                 SELECT i.segment_id FROM public.search_segments i
                 WHERE i.pairs @> (query.pairs) AND (i.doc @@ query.phrases) IS TRUE
-                  AND i.segment_id + 0 < below
+                  AND i.segment_id + 0 < below AND (query.checked IS NULL OR (i.doc @@ query.checked) IS TRUE)
                   AND (query.from_on IS NULL OR i.said_on >= query.from_on)
                   AND (query.to_on IS NULL OR i.said_on <= query.to_on)
                 LIMIT most);
@@ -198,7 +199,7 @@ BEGIN
                 SELECT i.segment_id FROM public.search_segments i
                 WHERE i.pairs @> (query.pairs) AND i.doc @@ words AND i.doc @@ filter_1 AND i.doc @@ filled
                   AND (i.doc @@ query.phrases) IS TRUE
-                  AND i.segment_id + 0 < below
+                  AND i.segment_id + 0 < below AND (query.checked IS NULL OR (i.doc @@ query.checked) IS TRUE)
                   AND (query.from_on IS NULL OR i.said_on >= query.from_on)
                   AND (query.to_on IS NULL OR i.said_on <= query.to_on)
                 LIMIT most);
@@ -208,7 +209,7 @@ BEGIN
             WHERE i.pairs @> (query.pairs) AND i.doc @@ words AND i.doc @@ beginnings AND i.doc @@ filter_1
               AND i.doc @@ filter_2 AND i.doc @@ filter_3 AND i.doc @@ filter_4 AND i.doc @@ filled
               AND (i.doc @@ query.phrases) IS TRUE
-              AND i.segment_id + 0 < below
+              AND i.segment_id + 0 < below AND (query.checked IS NULL OR (i.doc @@ query.checked) IS TRUE)
               AND (query.from_on IS NULL OR i.said_on >= query.from_on)
               AND (query.to_on IS NULL OR i.said_on <= query.to_on)
             LIMIT most);
@@ -216,7 +217,7 @@ BEGIN
         RETURN ARRAY(
             SELECT i.segment_id FROM public.search_segments i
             WHERE i.doc @@ words AND i.doc @@ filled
-              AND i.segment_id + 0 < below
+              AND i.segment_id + 0 < below AND (query.checked IS NULL OR (i.doc @@ query.checked) IS TRUE)
               AND (query.from_on IS NULL OR i.said_on >= query.from_on)
               AND (query.to_on IS NULL OR i.said_on <= query.to_on)
             LIMIT most);
@@ -224,7 +225,7 @@ BEGIN
         RETURN ARRAY(
             SELECT i.segment_id FROM public.search_segments i
             WHERE i.doc @@ words AND i.doc @@ beginnings AND i.doc @@ filter_1 AND i.doc @@ filled
-              AND i.segment_id + 0 < below
+              AND i.segment_id + 0 < below AND (query.checked IS NULL OR (i.doc @@ query.checked) IS TRUE)
               AND (query.from_on IS NULL OR i.said_on >= query.from_on)
               AND (query.to_on IS NULL OR i.said_on <= query.to_on)
             LIMIT most);
@@ -232,7 +233,7 @@ BEGIN
         RETURN ARRAY(
             SELECT i.segment_id FROM public.search_segments i
             WHERE i.doc @@ words AND i.doc @@ beginnings AND i.doc @@ filter_1 AND i.doc @@ filter_2 AND i.doc @@ filled
-              AND i.segment_id + 0 < below
+              AND i.segment_id + 0 < below AND (query.checked IS NULL OR (i.doc @@ query.checked) IS TRUE)
               AND (query.from_on IS NULL OR i.said_on >= query.from_on)
               AND (query.to_on IS NULL OR i.said_on <= query.to_on)
             LIMIT most);
@@ -241,7 +242,7 @@ BEGIN
         SELECT i.segment_id FROM public.search_segments i
         WHERE i.doc @@ words AND i.doc @@ beginnings AND i.doc @@ filter_1 AND i.doc @@ filter_2 AND i.doc @@ filter_3
           AND i.doc @@ filter_4 AND i.doc @@ filled
-          AND i.segment_id + 0 < below
+          AND i.segment_id + 0 < below AND (query.checked IS NULL OR (i.doc @@ query.checked) IS TRUE)
           AND (query.from_on IS NULL OR i.said_on >= query.from_on)
           AND (query.to_on IS NULL OR i.said_on <= query.to_on)
         LIMIT most);
@@ -317,6 +318,9 @@ DECLARE
     widest integer := 4;
     n_empty integer := 0;
     n_windows integer := 0;
+    n_filters integer;
+    is_frequent boolean;
+    looked_up public.search_query := query;
     start bigint;
     estimate CONSTANT double precision := CASE WHEN query.wide IS NULL THEN public.search_estimate(query) END;
     ids bigint[];
@@ -340,12 +344,24 @@ BEGIN
         END IF;
     END IF;
     SELECT min(i.segment_id), least(max(i.segment_id) + 1, below) INTO lowest, place FROM public.search_segments i;
+    n_filters := cardinality(query.filters);
+    IF n_filters > 0 AND query.from_on IS NULL AND query.to_on IS NULL AND (estimate < 130000 OR cardinality(query.pairs) > 0)
+            AND coalesce(query.words, query.beginnings, query.phrases) IS NOT NULL THEN
+        -- what is said seldom lies far apart: to look each row up among those of a broadcaster that has a good part of
+        -- the archive takes longer than to read it
+        SELECT avg((x.doc @@ query.filters[n_filters])::integer) > 0.3 INTO is_frequent
+        FROM (SELECT i.doc FROM public.search_segments i ORDER BY i.segment_id DESC LIMIT 500) x;
+        IF is_frequent THEN
+            looked_up.checked := query.filters[n_filters];
+            looked_up.filters := query.filters[: n_filters - 1];
+        END IF;
+    END IF;
     start := place;
     WHILE place > lowest AND cardinality(found) < n LOOP
         wanted := n - cardinality(found);
         most := greatest(wanted * 3 / 2, fewest);
         span := (place - 1) >> shifts[level];
-        ids := public.search_window(query, (names[level] || span)::tsquery, place, CASE WHEN level > 1 THEN most + 1 END);
+        ids := public.search_window(looked_up, (names[level] || span)::tsquery, place, CASE WHEN level > 1 THEN most + 1 END);
         IF level > 1 AND cardinality(ids) > most THEN
             level := level - 1;
             CONTINUE;
@@ -360,7 +376,7 @@ BEGIN
         n_windows := n_windows + 1;
         IF n_windows = 3 AND estimate <= few AND cardinality(found) * (place - lowest) <= few * (start - place) THEN
             -- a phrase that the planner and the newest rows say is rare: all of it at once
-            ids := public.search_window(query, NULL, place, few + 1);
+            ids := public.search_window(looked_up, NULL, place, few + 1);
             IF cardinality(ids) <= few THEN
                 found := found || ids;
                 EXIT;
