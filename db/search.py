@@ -1,7 +1,7 @@
 """Search for Python callers: the database's own functions, so that HTTP and psql give the same rows.
 
 What a word is, what is indexed and how matches are found: `migrations/versions/search.sql`, `search_functions.sql`,
-`search_windows.sql` and docs/decisions/0017.
+`search_windows.sql`, `search_page.sql` and docs/decisions/0017.
 """
 
 from __future__ import annotations

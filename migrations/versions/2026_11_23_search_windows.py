@@ -49,7 +49,8 @@ def execute(script: str) -> None:
 
 def upgrade() -> None:
     execute(DROP_OLD)
-    execute((FOLDER / "search_windows.sql").read_text(encoding="utf-8"))
+    for name in ("search_windows.sql", "search_page.sql"):
+        execute((FOLDER / name).read_text(encoding="utf-8"))
 
 
 def downgrade() -> None:

@@ -1,7 +1,7 @@
 -- How matches are found, in the place of what search_functions.sql says of it. docs/decisions/0017 has the reasons.
 
 CREATE TYPE public.search_query AS (
-    words tsquery,          -- words, single ones in quotes, what must not be said; NULL: none, as below
+    words tsquery[],        -- words, single ones in quotes, what must not be said; empty: none
     phrases tsquery,        -- checked on rows: the index knows pairs of neighbours only
     pairs integer[],        -- neighbours in phrases; empty: none
     filters tsquery[],      -- up to four: days, model, programme, the caller's rights or a broadcaster; empty: none
@@ -44,7 +44,7 @@ DECLARE
     all_rank text[] := '{}';
     n_words integer := 0;
 BEGIN
-    parsed.pairs := '{}'; parsed.forms := '{}'; parsed.stems := '{}'; parsed.prefixes := '{}'; parsed.said_phrases := '{}';
+    parsed.words := '{}'; parsed.pairs := '{}'; parsed.forms := '{}'; parsed.stems := '{}'; parsed.prefixes := '{}'; parsed.said_phrases := '{}';
     parsed.filters := '{}';
     IF query IS NULL OR char_length(query) > 1000 THEN
         RAISE EXCEPTION 'a search takes 1 to 1,000 characters: write one, or shorten it'
@@ -132,7 +132,7 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     parsed.phrases := nullif(array_to_string(all_phrases, ' & '), '')::tsquery;
-    parsed.words := nullif(array_to_string(all_words, ' & '), '')::tsquery;
+    parsed.words := all_words::tsquery[];
     parsed.beginnings := nullif(array_to_string(all_beginnings, ' & '), '')::tsquery;
     parsed.like_beginnings := nullif(array_to_string(all_like_beginnings, ' & '), '')::tsquery;
     parsed.wide := nullif(array_to_string(all_wide, ' & '), '')::tsquery;
@@ -165,74 +165,92 @@ END $$;
 COMMENT ON FUNCTION public.search_prepare(text, text, text, date, date, text) IS
     'A query with its filters and the caller''s rights; NULL: nothing can match.';
 
--- Ids below `below` of rows in a window that match but for wide beginnings; no more than `most` (NULL: all). Each part of
--- the query stands alone: the index then goes to and fro between them, from each one's next row to that of the others.
--- In one tsquery it would look up each row of the rarest word, or of a filter that the window does not meet, in all else.
--- A part that is missing is filled by another, which the index reads only once. `segment_id + 0` keeps the planner
--- from reading the primary key for half of the table beside it.
+-- Ids below `below` of rows in a window (NULL: in all) that match but for wide beginnings; no more than `most` (NULL: all).
+-- Each part of the query is a condition of its own: the index then goes to and fro between them, from each one's next row
+-- to that of the others. In one tsquery it would look up each row of the rarest word, or of a filter that the window does
+-- not meet, in all else. There is a statement for each number of parts: even to repeat one costs a little for each row.
+-- `segment_id + 0` keeps the planner from reading the primary key for half of the table beside it.
 CREATE FUNCTION public.search_window(query public.search_query, "window" tsquery, below bigint, most integer)
     RETURNS bigint[] LANGUAGE plpgsql STABLE
 AS $$
 DECLARE
-    n_filters CONSTANT integer := cardinality(query.filters);
-    begins CONSTANT boolean := query.beginnings IS NOT NULL;
-    filled CONSTANT tsquery := coalesce("window", query.filters[1], query.beginnings, query.words);
-    words CONSTANT tsquery := coalesce(query.words, filled);
-    beginnings CONSTANT tsquery := coalesce(query.beginnings, filled);
-    filter_1 CONSTANT tsquery := coalesce(query.filters[1], filled);
-    filter_2 CONSTANT tsquery := coalesce(query.filters[2], filled);
-    filter_3 CONSTANT tsquery := coalesce(query.filters[3], filled);
-    filter_4 CONSTANT tsquery := coalesce(query.filters[4], filled);
+    most_parts CONSTANT integer := 6;
+    n_pairs CONSTANT integer := cardinality(query.pairs);
+    parts tsquery[] := array_remove(query.words || query.beginnings || query.filters || "window", NULL);
+    n_parts integer := cardinality(parts);
+    part_1 tsquery; part_2 tsquery; part_3 tsquery; part_4 tsquery; part_5 tsquery; part_6 tsquery;
 BEGIN
-    -- few parts are the most frequent, and a part that is filled still costs a little for each row
-    IF cardinality(query.pairs) > 0 THEN
-        IF filled IS NULL THEN
-            RETURN ARRAY(
-                SELECT i.segment_id FROM public.search_segments i
-                WHERE i.pairs @> (query.pairs) AND (i.doc @@ query.phrases) IS TRUE
-                  AND i.segment_id + 0 < below AND (query.checked IS NULL OR (i.doc @@ query.checked) IS TRUE)
-                  AND (query.from_on IS NULL OR i.said_on >= query.from_on)
-                  AND (query.to_on IS NULL OR i.said_on <= query.to_on)
-                LIMIT most);
-        ELSIF n_filters < 2 AND NOT begins THEN
-            RETURN ARRAY(
-                SELECT i.segment_id FROM public.search_segments i
-                WHERE i.pairs @> (query.pairs) AND i.doc @@ words AND i.doc @@ filter_1 AND i.doc @@ filled
-                  AND (i.doc @@ query.phrases) IS TRUE
-                  AND i.segment_id + 0 < below AND (query.checked IS NULL OR (i.doc @@ query.checked) IS TRUE)
-                  AND (query.from_on IS NULL OR i.said_on >= query.from_on)
-                  AND (query.to_on IS NULL OR i.said_on <= query.to_on)
-                LIMIT most);
-        END IF;
+    WHILE n_parts > most_parts LOOP
+        parts := (parts[1] && parts[2]) || parts[3:];
+        n_parts := n_parts - 1;
+    END LOOP;
+    part_1 := parts[1];
+    part_2 := coalesce(parts[2], part_1);
+    part_3 := coalesce(parts[3], part_2);
+    part_4 := coalesce(parts[4], part_3);
+    part_5 := coalesce(parts[5], part_4);
+    part_6 := coalesce(parts[6], part_5);
+    IF n_pairs = 0 AND n_parts <= 1 THEN
         RETURN ARRAY(
             SELECT i.segment_id FROM public.search_segments i
-            WHERE i.pairs @> (query.pairs) AND i.doc @@ words AND i.doc @@ beginnings AND i.doc @@ filter_1
-              AND i.doc @@ filter_2 AND i.doc @@ filter_3 AND i.doc @@ filter_4 AND i.doc @@ filled
-              AND (i.doc @@ query.phrases) IS TRUE
+            WHERE i.doc @@ part_1
               AND i.segment_id + 0 < below AND (query.checked IS NULL OR (i.doc @@ query.checked) IS TRUE)
               AND (query.from_on IS NULL OR i.said_on >= query.from_on)
               AND (query.to_on IS NULL OR i.said_on <= query.to_on)
             LIMIT most);
-    ELSIF n_filters = 0 AND NOT begins THEN
+    ELSIF n_pairs = 0 AND n_parts <= 2 THEN
         RETURN ARRAY(
             SELECT i.segment_id FROM public.search_segments i
-            WHERE i.doc @@ words AND i.doc @@ filled
+            WHERE i.doc @@ part_1 AND i.doc @@ part_2
               AND i.segment_id + 0 < below AND (query.checked IS NULL OR (i.doc @@ query.checked) IS TRUE)
               AND (query.from_on IS NULL OR i.said_on >= query.from_on)
               AND (query.to_on IS NULL OR i.said_on <= query.to_on)
             LIMIT most);
-    ELSIF n_filters < 2 THEN
+    ELSIF n_pairs = 0 AND n_parts <= 3 THEN
         RETURN ARRAY(
             SELECT i.segment_id FROM public.search_segments i
-            WHERE i.doc @@ words AND i.doc @@ beginnings AND i.doc @@ filter_1 AND i.doc @@ filled
+            WHERE i.doc @@ part_1 AND i.doc @@ part_2 AND i.doc @@ part_3
               AND i.segment_id + 0 < below AND (query.checked IS NULL OR (i.doc @@ query.checked) IS TRUE)
               AND (query.from_on IS NULL OR i.said_on >= query.from_on)
               AND (query.to_on IS NULL OR i.said_on <= query.to_on)
             LIMIT most);
-    ELSIF n_filters = 2 THEN
+    ELSIF n_pairs = 0 AND n_parts <= 4 THEN
         RETURN ARRAY(
             SELECT i.segment_id FROM public.search_segments i
-            WHERE i.doc @@ words AND i.doc @@ beginnings AND i.doc @@ filter_1 AND i.doc @@ filter_2 AND i.doc @@ filled
+            WHERE i.doc @@ part_1 AND i.doc @@ part_2 AND i.doc @@ part_3 AND i.doc @@ part_4
+              AND i.segment_id + 0 < below AND (query.checked IS NULL OR (i.doc @@ query.checked) IS TRUE)
+              AND (query.from_on IS NULL OR i.said_on >= query.from_on)
+              AND (query.to_on IS NULL OR i.said_on <= query.to_on)
+            LIMIT most);
+    ELSIF n_pairs = 0 AND n_parts <= 6 THEN
+        RETURN ARRAY(
+            SELECT i.segment_id FROM public.search_segments i
+            WHERE i.doc @@ part_1 AND i.doc @@ part_2 AND i.doc @@ part_3 AND i.doc @@ part_4 AND i.doc @@ part_5
+              AND i.doc @@ part_6
+              AND i.segment_id + 0 < below AND (query.checked IS NULL OR (i.doc @@ query.checked) IS TRUE)
+              AND (query.from_on IS NULL OR i.said_on >= query.from_on)
+              AND (query.to_on IS NULL OR i.said_on <= query.to_on)
+            LIMIT most);
+    ELSIF n_parts = 0 THEN
+        RETURN ARRAY(
+            SELECT i.segment_id FROM public.search_segments i
+            WHERE i.pairs @> (query.pairs) AND (i.doc @@ query.phrases) IS TRUE
+              AND i.segment_id + 0 < below AND (query.checked IS NULL OR (i.doc @@ query.checked) IS TRUE)
+              AND (query.from_on IS NULL OR i.said_on >= query.from_on)
+              AND (query.to_on IS NULL OR i.said_on <= query.to_on)
+            LIMIT most);
+    ELSIF n_parts = 1 THEN
+        RETURN ARRAY(
+            SELECT i.segment_id FROM public.search_segments i
+            WHERE i.pairs @> (query.pairs) AND i.doc @@ part_1 AND (i.doc @@ query.phrases) IS TRUE
+              AND i.segment_id + 0 < below AND (query.checked IS NULL OR (i.doc @@ query.checked) IS TRUE)
+              AND (query.from_on IS NULL OR i.said_on >= query.from_on)
+              AND (query.to_on IS NULL OR i.said_on <= query.to_on)
+            LIMIT most);
+    ELSIF n_parts = 2 THEN
+        RETURN ARRAY(
+            SELECT i.segment_id FROM public.search_segments i
+            WHERE i.pairs @> (query.pairs) AND i.doc @@ part_1 AND i.doc @@ part_2 AND (i.doc @@ query.phrases) IS TRUE
               AND i.segment_id + 0 < below AND (query.checked IS NULL OR (i.doc @@ query.checked) IS TRUE)
               AND (query.from_on IS NULL OR i.said_on >= query.from_on)
               AND (query.to_on IS NULL OR i.said_on <= query.to_on)
@@ -240,8 +258,9 @@ BEGIN
     END IF;
     RETURN ARRAY(
         SELECT i.segment_id FROM public.search_segments i
-        WHERE i.doc @@ words AND i.doc @@ beginnings AND i.doc @@ filter_1 AND i.doc @@ filter_2 AND i.doc @@ filter_3
-          AND i.doc @@ filter_4 AND i.doc @@ filled
+        WHERE i.pairs @> (query.pairs) AND i.doc @@ part_1 AND i.doc @@ part_2 AND i.doc @@ part_3 AND i.doc @@ part_4 AND i.doc @@ part_5
+          AND i.doc @@ part_6
+          AND (i.doc @@ query.phrases) IS TRUE
           AND i.segment_id + 0 < below AND (query.checked IS NULL OR (i.doc @@ query.checked) IS TRUE)
           AND (query.from_on IS NULL OR i.said_on >= query.from_on)
           AND (query.to_on IS NULL OR i.said_on <= query.to_on)
@@ -253,7 +272,7 @@ CREATE FUNCTION public.search_estimate(query public.search_query) RETURNS double
 AS $$
 DECLARE
     parts CONSTANT text[] := array_remove(
-        ARRAY[query.words, query.phrases, query.like_beginnings] || query.filters, NULL)::text[];
+        query.words || query.phrases || query.like_beginnings || query.filters, NULL)::text[];
     plan json;
     estimate double precision;
 BEGIN
@@ -346,7 +365,7 @@ BEGIN
     SELECT min(i.segment_id), least(max(i.segment_id) + 1, below) INTO lowest, place FROM public.search_segments i;
     n_filters := cardinality(query.filters);
     IF n_filters > 0 AND query.from_on IS NULL AND query.to_on IS NULL AND (estimate < 130000 OR cardinality(query.pairs) > 0)
-            AND coalesce(query.words, query.beginnings, query.phrases) IS NOT NULL THEN
+            AND coalesce(query.words[1], query.beginnings, query.phrases) IS NOT NULL THEN
         -- what is said seldom lies far apart: to look each row up among those of a broadcaster that has a good part of
         -- the archive takes longer than to read it
         SELECT avg((x.doc @@ query.filters[n_filters])::integer) > 0.3 INTO is_frequent
@@ -399,7 +418,7 @@ AS $$
 DECLARE
     shifts CONSTANT integer[] := '{12,15,18,21}';
     names CONSTANT text[] := '{/w,/v,/u,/t}';
-    reads_all CONSTANT boolean := coalesce(query.words, query.beginnings, query.phrases, query.filters[1]) IS NULL;
+    reads_all CONSTANT boolean := coalesce(query.words[1], query.beginnings, query.phrases, query.filters[1]) IS NULL;
     -- microseconds: a row that is read among its neighbours, and one by itself; what a word costs for each row that is
     -- found by all words at once, and for each window
     row_us CONSTANT double precision := 2;
@@ -431,7 +450,7 @@ BEGIN
     IF NOT reads_all AND public.search_estimate(gathered) <= few THEN
         -- the index gathers all rows that begin so, which takes a while, but less than to look for so few among many
         all_so := query;
-        all_so.words := NULL; all_so.phrases := NULL; all_so.pairs := '{}'; all_so.filters := '{}';
+        all_so.words := '{}'; all_so.phrases := NULL; all_so.pairs := '{}'; all_so.filters := '{}';
         all_so.like_beginnings := query.wide;
         IF public.search_estimate(all_so) <= most_gathered THEN
             ids := public.search_window(gathered, NULL, below, 2 * few + 1);
@@ -481,149 +500,3 @@ BEGIN
     END LOOP;
     RETURN ARRAY(SELECT f.id FROM unnest(found) AS f (id) ORDER BY f.id DESC LIMIT n);
 END $$;
-
--- One page of hits, and of how many matches the first were ranked: up to round_size, more where there are more.
-CREATE FUNCTION public.search_page(
-    query text, broadcaster text, programme text, "from" date, "to" date, model text, "limit" integer, after text,
-    OUT hit archive.search_hit, OUT n_found integer)
-    RETURNS SETOF record
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER ROWS 20
-    SET search_path = pg_catalog, pg_temp SET jit = off SET max_parallel_workers_per_gather = 0
-    SET extra_float_digits = 1
-    SET plan_cache_mode = force_generic_plan  -- else each snippet would be planned, which takes longer than making it
-AS $$
-#variable_conflict use_column
-DECLARE
-    round_size CONSTANT integer := 250;
-    prepared public.search_query;
-    parts text[];
-    ceiling bigint := 9223372036854775807;
-    after_rank real;
-    after_id bigint;
-    wanted integer := search_page."limit";
-    returned integer;
-    ids bigint[];
-BEGIN
-    IF wanted IS NULL OR wanted NOT BETWEEN 1 AND 100 THEN
-        RAISE EXCEPTION 'a search gives 1 to 100 rows at a time, not %: read on with after => the last row''s cursor',
-            coalesce(wanted::text, 'NULL') USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    IF search_page.after IS NOT NULL THEN
-        parts := regexp_match(search_page.after, '^(\d{1,18})~([0-9.e+-]{1,20})~(\d{1,18})$');
-        IF parts IS NULL OR NOT pg_input_is_valid(parts[2], 'real') THEN
-            RAISE EXCEPTION 'after does not hold a cursor that a search gave: pass the last row''s cursor as it is'
-                USING ERRCODE = 'invalid_parameter_value';
-        END IF;
-        ceiling := parts[1];
-        after_rank := parts[2];
-        after_id := parts[3];
-    END IF;
-    prepared := public.search_prepare(search_page.query, search_page.broadcaster, search_page.programme,
-                                      search_page."from", search_page."to", search_page.model);
-    LOOP
-        EXIT WHEN prepared.rank_by IS NULL;
-        -- one more than is ranked tells whether there are more
-        ids := public.search_newest(prepared, ceiling, round_size + 1);
-        EXIT WHEN cardinality(ids) = 0;
-        -- what arrives while somebody reads on does not move the round; nor does a cursor tell others' ids
-        ceiling := ids[1] + 1;
-        RETURN QUERY
-            SELECT ROW(h.rank, h.segment_id, r.id, r.name, b.name, r.programme, r.broadcast_on,
-                       round(s.start_sample / 16000.0, 3), round(s.end_sample / 16000.0, 3),
-                       archive.timecode(s.start_sample / 16000.0 + coalesce(r.timecode_offset_ms, 0) / 1000.0),
-                       public.search_snippet(normalize(s.text, NFC), prepared.forms, prepared.stems, prepared.prefixes,
-                                             prepared.said_phrases),
-                       m.name, m.is_demo, ceiling || '~' || h.rank || '~' || h.segment_id)::archive.search_hit,
-                   cardinality(ids)
-            FROM (SELECT x.rank, x.segment_id
-                  FROM (SELECT ts_rank(i.doc, prepared.rank_by, 1) AS rank, i.segment_id
-                        FROM public.search_segments i WHERE i.segment_id = ANY (ids[: round_size])) x
-                  WHERE after_rank IS NULL OR (x.rank, x.segment_id) < (after_rank, after_id)
-                  ORDER BY x.rank DESC, x.segment_id DESC) h
-            JOIN public.segments s ON s.id = h.segment_id
-            JOIN public.transcripts t ON t.id = s.transcript_id AND t.is_current
-            JOIN public.recordings r ON r.id = s.recording_id
-            JOIN public.broadcasters b ON b.id = s.broadcaster_id
-            LEFT JOIN public.models m ON m.id = t.model_id
-            ORDER BY h.rank DESC, h.segment_id DESC
-            LIMIT wanted;
-        GET DIAGNOSTICS returned = ROW_COUNT;
-        wanted := wanted - returned;
-        EXIT WHEN wanted = 0 OR cardinality(ids) <= round_size;
-        -- the next older matches are ranked among themselves, behind these
-        ceiling := ids[round_size];
-        after_rank := NULL;
-    END LOOP;
-END $$;
-
-CREATE OR REPLACE FUNCTION archive.search(
-    query text, broadcaster text DEFAULT NULL, programme text DEFAULT NULL, "from" date DEFAULT NULL,
-    "to" date DEFAULT NULL, model text DEFAULT NULL, "limit" integer DEFAULT 20, after text DEFAULT NULL)
-    RETURNS SETOF archive.search_hit
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER ROWS 20
-    SET search_path = pg_catalog, pg_temp SET jit = off SET max_parallel_workers_per_gather = 0
-    SET extra_float_digits = 1 SET plan_cache_mode = force_generic_plan
-AS $$
-BEGIN
-    RETURN QUERY SELECT (p.hit).* FROM public.search_page(
-        search.query, search.broadcaster, search.programme, search."from", search."to", search.model, search."limit",
-        search.after) p;
-END $$;
-
-CREATE OR REPLACE FUNCTION archive.mentions(
-    query text, broadcaster text DEFAULT NULL, programme text DEFAULT NULL, "from" date DEFAULT NULL,
-    "to" date DEFAULT NULL, model text DEFAULT NULL)
-    RETURNS SETOF archive.mention
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off
-AS $$
-#variable_conflict use_column
-DECLARE
-    prepared CONSTANT public.search_query := public.search_prepare(
-        mentions.query, mentions.broadcaster, mentions.programme, mentions."from", mentions."to", mentions.model);
-    wanted_pairs CONSTANT integer[] := nullif(prepared.pairs, '{}');
-    filters CONSTANT tsquery := nullif('(' || array_to_string(prepared.filters, ') & (') || ')', '()')::tsquery;
-BEGIN
-    RETURN QUERY
-        SELECT i.segment_id, r.id, b.name, r.programme, r.programme_kind, r.broadcast_on, i.said_on
-        FROM public.search_segments i
-        JOIN public.recordings r ON r.id = i.recording_id
-        JOIN public.broadcasters b ON b.id = i.broadcaster_id
-        WHERE prepared.rank_by IS NOT NULL
-          AND (prepared.words IS NULL OR i.doc @@ prepared.words)
-          AND (filters IS NULL OR i.doc @@ filters)
-          AND (prepared.phrases IS NULL OR i.doc @@ prepared.phrases)
-          AND (prepared.wide IS NULL OR i.doc @@ prepared.wide)
-          AND (prepared.beginnings IS NULL OR i.doc @@ prepared.beginnings)
-          AND (wanted_pairs IS NULL OR i.pairs @> wanted_pairs)
-          AND (mentions."from" IS NULL OR i.said_on >= mentions."from")
-          AND (mentions."to" IS NULL OR i.said_on <= mentions."to");
-END $$;
-
-CREATE OR REPLACE FUNCTION archive.search_count(
-    query text, broadcaster text DEFAULT NULL, programme text DEFAULT NULL, "from" date DEFAULT NULL,
-    "to" date DEFAULT NULL, model text DEFAULT NULL, cap integer DEFAULT 10000)
-    RETURNS TABLE (n bigint, is_exact boolean)
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER ROWS 1
-    SET search_path = pg_catalog, pg_temp SET jit = off
-AS $$
-DECLARE
-    prepared public.search_query;
-    found integer := 0;
-BEGIN
-    IF search_count.cap IS NULL OR search_count.cap NOT BETWEEN 1 AND 100000 THEN
-        RAISE EXCEPTION 'cap is the highest count given, 1 to 100,000: for all matches count archive.mentions(...)'
-            USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    prepared := public.search_prepare(search_count.query, search_count.broadcaster, search_count.programme,
-                                      search_count."from", search_count."to", search_count.model);
-    IF prepared.rank_by IS NOT NULL THEN
-        found := cardinality(public.search_newest(prepared, 9223372036854775807, search_count.cap + 1));
-    END IF;
-    RETURN QUERY SELECT least(found, search_count.cap)::bigint, found <= search_count.cap;
-END $$;
-
-REVOKE ALL ON FUNCTION public.search_parse, public.search_prepare, public.search_window, public.search_estimate,
-    public.search_range, public.search_newest, public.search_newest_wide, public.search_page FROM PUBLIC;
-
-COMMENT ON FUNCTION archive.search IS 'Segments that match, 1 to 100 at a time: the newest 250, best first, then the next older 250, and so on; pass the last row''s cursor as after to read on. query: words in any inflected form, "a phrase" as written, -without, begin*; accents and case do not matter. broadcaster, programme, model: by name; from and to: days of broadcast (of arrival where not known), both included. Row: rank, segment, recording, times in seconds and as timecode, and a snippet of the text with the words that matched between <mark> and </mark>.';
