@@ -62,7 +62,7 @@ ten-nights: install ## Live through ten nights of a made-up broadcaster on the r
 sql-docs: install ## Write the data dictionary, the cookbook's answers and their pictures anew
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.sql_docs
 
-demo-model: install ## Build the demo model from nothing: 100 minutes on two cores (DEMO_MODEL_ARGS="--minutes 10 --out DIR")
+demo-model: install ## Build the demo model from nothing; it does not learn speech yet, see docs/demo-model.md (DEMO_MODEL_ARGS="--minutes 10 --out DIR")
 	@OMP_NUM_THREADS=1 $(BIN)/python -m training.scratch $(DEMO_MODEL_ARGS)
 
 sample-archive: install ## Make samples/ anew from the test sentences

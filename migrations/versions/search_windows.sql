@@ -306,7 +306,7 @@ BEGIN
         SELECT greatest(min(i.said_on), query.from_on), least(max(i.said_on), query.to_on) INTO first_on, last_on
         FROM public.search_segments i;
     END IF;
-    IF last_on - first_on < most_days THEN
+    IF isfinite(first_on) AND isfinite(last_on) AND last_on < first_on + most_days THEN
         SELECT min(of_day.oldest), max(of_day.newest) INTO search_range.oldest, search_range.newest
         FROM generate_series(0, last_on - first_on) AS d (n)
         CROSS JOIN LATERAL (SELECT min(i.segment_id) AS oldest, max(i.segment_id) AS newest
@@ -340,6 +340,7 @@ DECLARE
     n_filters integer;
     is_frequent boolean;
     looked_up public.search_query := query;
+    of_filter public.search_query;
     start bigint;
     estimate CONSTANT double precision := CASE WHEN query.wide IS NULL THEN public.search_estimate(query) END;
     ids bigint[];
@@ -368,8 +369,13 @@ BEGIN
             AND coalesce(query.words[1], query.beginnings, query.phrases) IS NOT NULL THEN
         -- what is said seldom lies far apart: to look each row up among those of a broadcaster that has a good part of
         -- the archive takes longer than to read it
-        SELECT avg((x.doc @@ query.filters[n_filters])::integer) > 0.3 INTO is_frequent
-        FROM (SELECT i.doc FROM public.search_segments i ORDER BY i.segment_id DESC LIMIT 500) x;
+        -- (of all of it, by the planner's statistics, and of the newest rows too: one batch may fill those)
+        of_filter.words := '{}'; of_filter.pairs := '{}'; of_filter.filters := query.filters[n_filters :];
+        SELECT public.search_estimate(of_filter) > 0.3 * c.reltuples
+               AND (SELECT avg((x.doc @@ query.filters[n_filters])::integer) > 0.3
+                    FROM (SELECT i.doc FROM public.search_segments i ORDER BY i.segment_id DESC LIMIT 500) x)
+        INTO is_frequent
+        FROM pg_class c WHERE c.oid = 'public.search_segments'::regclass;
         IF is_frequent THEN
             looked_up.checked := query.filters[n_filters];
             looked_up.filters := query.filters[: n_filters - 1];
