@@ -27,8 +27,9 @@ class Parts:
     open_bodies: OpenBodies
 
 
-def get_parts(request: Request) -> Parts:
+async def get_parts(request: Request) -> Parts:
     """The parts of the application that a request came to."""
+    # async although nothing is waited for: else each request would go to another thread and back for it
     parts: Parts = request.app.state.parts
     return parts
 

@@ -46,6 +46,7 @@ class SearchLexicon(Base):
     """Forms whose stem the stemmer does not find by itself (`db/make_lexicon.py`)."""
 
     __tablename__ = "search_lexicon"
+    __table_args__ = (Index("ix_search_lexicon_stems", "stems", postgresql_using="gin"),)
 
     form: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
     stems: Mapped[list[str]] = mapped_column(ARRAY(Text))

@@ -22,9 +22,10 @@ DROP FUNCTION public.search_newest;
 DROP FUNCTION public.search_parse;
 """
 DROP_NEW = """
-DROP FUNCTION public.search_page, public.search_newest, public.search_newest_wide, public.search_estimate, public.search_range,
+DROP FUNCTION public.search_page, public.search_newest, public.search_newest_wide, public.search_estimate, public.search_newest_of_days,
     public.search_window,
-    public.search_prepare, public.search_parse;
+    public.search_prepare, public.search_parse, public.search_snippets;
+DROP INDEX public.ix_search_lexicon_stems;
 DROP TYPE public.search_query;
 """
 REPLACED = (

@@ -1,5 +1,71 @@
 -- What callers ask: pages of hits, all matches, how many. It stands on search_windows.sql.
 
+CREATE INDEX ix_search_lexicon_stems ON public.search_lexicon USING gin (stems);
+
+-- Texts with the words that match between <mark> and </mark>: up to 40 words of each. All at once, as most of what one
+-- text takes is the same for all.
+CREATE FUNCTION public.search_snippets(
+    segment_ids bigint[], contents text[], forms text[], stems text[], prefixes text[], phrases text[])
+    RETURNS TABLE (segment_id bigint, snippet text)
+    LANGUAGE plpgsql STABLE ROWS 20
+    SET search_path = pg_catalog, pg_temp SET jit = off SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    most_words CONSTANT integer := 40;  -- of one snippet
+    before_hit CONSTANT integer := 10;
+    known_forms CONSTANT text[] := ARRAY(
+        SELECT l.form FROM public.search_lexicon l WHERE l.stems && search_snippets.stems);
+BEGIN
+    RETURN QUERY
+    WITH tokens AS MATERIALIZED (
+        SELECT c.n, t.place, t.gap, t.word, left(public.search_fold(t.word), 64) AS folded,
+               left(lower(t.word COLLATE "pg_c_utf8"), 64) COLLATE "C" AS form
+        FROM unnest(contents) WITH ORDINALITY AS c (content, n)
+        CROSS JOIN LATERAL public.search_tokens(c.content) t
+    ), hit_forms AS MATERIALIZED (
+        -- each form once: the same words come again and again
+        SELECT f.form
+        FROM (SELECT DISTINCT t.form, t.folded FROM tokens t WHERE t.word <> '') f
+        WHERE f.form = ANY (known_forms) OR f.folded = ANY (forms)
+           OR EXISTS (SELECT FROM unnest(prefixes) x WHERE f.folded ^@ x)
+           -- a stem begins as its word does: most words need not be stemmed
+           OR (EXISTS (SELECT FROM unnest(search_snippets.stems) x WHERE left(x, 2) = left(f.folded, 2))
+               AND NOT EXISTS (SELECT FROM public.search_lexicon l WHERE l.form = f.form)
+               AND public.search_unknown_stems(f.form) && search_snippets.stems)
+    ), words AS (
+        SELECT t.n, array_agg(t.folded ORDER BY t.place) AS folded, array_agg(t.place ORDER BY t.place) AS places
+        FROM tokens t WHERE t.word <> '' AND cardinality(search_snippets.phrases) > 0
+        GROUP BY t.n
+    ), in_phrases AS MATERIALIZED (
+        SELECT w.n, w.places[s.start] AS first, w.places[s.start + cardinality(p.words) - 1] AS last
+        FROM words w
+        CROSS JOIN (SELECT string_to_array(x, ' ') FROM unnest(search_snippets.phrases) x) AS p (words)
+        CROSS JOIN LATERAL generate_series(1, cardinality(w.folded) - cardinality(p.words) + 1) AS s (start)
+        WHERE w.folded[s.start] = p.words[1] AND w.folded[s.start : s.start + cardinality(p.words) - 1] = p.words
+    ), marked AS MATERIALIZED (
+        SELECT t.n, t.place, t.gap, t.word,
+               t.form IN (SELECT h.form FROM hit_forms h)
+               OR EXISTS (SELECT FROM in_phrases h WHERE h.n = t.n AND t.place BETWEEN h.first AND h.last) AS is_hit
+        FROM tokens t
+    ), shown AS (
+        -- the first hit is not far from the beginning
+        SELECT m.n, CASE WHEN max(m.place) <= most_words THEN 1
+                         ELSE greatest(1, least(coalesce(min(m.place) FILTER (WHERE m.is_hit), 1) - before_hit,
+                                                max(m.place) - most_words + 1)) END AS first,
+               max(m.place) AS last
+        FROM marked m
+        GROUP BY m.n
+    )
+    SELECT segment_ids[s.n],
+           CASE WHEN s.first > 1 THEN '…' ELSE '' END
+           || string_agg(CASE WHEN m.place = s.first AND s.first > 1 THEN ltrim(m.gap) ELSE m.gap END
+                         || CASE WHEN m.is_hit THEN '<mark>' || m.word || '</mark>' ELSE m.word END, '' ORDER BY m.place)
+           || CASE WHEN s.first + most_words <= s.last THEN '…' ELSE '' END
+    FROM shown s JOIN marked m ON m.n = s.n AND m.place BETWEEN s.first AND s.first + most_words - 1
+    GROUP BY s.n, s.first, s.last;
+END $$;
+
 -- One page of hits, and of how many matches the first were ranked: up to round_size, more where there are more.
 CREATE FUNCTION public.search_page(
     query text, broadcaster text, programme text, "from" date, "to" date, model text, "limit" integer, after text,
@@ -8,7 +74,7 @@ CREATE FUNCTION public.search_page(
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER ROWS 20
     SET search_path = pg_catalog, pg_temp SET jit = off SET max_parallel_workers_per_gather = 0
     SET extra_float_digits = 1
-    SET plan_cache_mode = force_generic_plan  -- else each snippet would be planned, which takes longer than making it
+    SET plan_cache_mode = force_generic_plan  -- else each call would be planned, which takes longer than to answer it
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -46,25 +112,31 @@ BEGIN
         -- what arrives while somebody reads on does not move the round; nor does a cursor tell others' ids
         ceiling := ids[1] + 1;
         RETURN QUERY
+            WITH hits AS MATERIALIZED (
+                SELECT h.rank, h.segment_id, normalize(s.text, NFC) AS text, s.start_sample, s.end_sample, s.recording_id,
+                       s.broadcaster_id, t.model_id
+                FROM (SELECT x.rank, x.segment_id
+                      FROM (SELECT ts_rank(i.doc, prepared.rank_by, 1) AS rank, i.segment_id
+                            FROM public.search_segments i WHERE i.segment_id = ANY (ids[: round_size])) x
+                      WHERE after_rank IS NULL OR (x.rank, x.segment_id) < (after_rank, after_id)
+                      ORDER BY x.rank DESC, x.segment_id DESC) h
+                JOIN public.segments s ON s.id = h.segment_id
+                JOIN public.transcripts t ON t.id = s.transcript_id AND t.is_current
+                ORDER BY h.rank DESC, h.segment_id DESC
+                LIMIT wanted)
             SELECT ROW(h.rank, h.segment_id, r.id, r.name, b.name, r.programme, r.broadcast_on,
-                       round(s.start_sample / 16000.0, 3), round(s.end_sample / 16000.0, 3),
-                       archive.timecode(s.start_sample / 16000.0 + coalesce(r.timecode_offset_ms, 0) / 1000.0),
-                       public.search_snippet(normalize(s.text, NFC), prepared.forms, prepared.stems, prepared.prefixes,
-                                             prepared.said_phrases),
-                       m.name, m.is_demo, ceiling || '~' || h.rank || '~' || h.segment_id)::archive.search_hit,
+                       round(h.start_sample / 16000.0, 3), round(h.end_sample / 16000.0, 3),
+                       archive.timecode(h.start_sample / 16000.0 + coalesce(r.timecode_offset_ms, 0) / 1000.0),
+                       x.snippet, m.name, m.is_demo, ceiling || '~' || h.rank || '~' || h.segment_id)::archive.search_hit,
                    cardinality(ids)
-            FROM (SELECT x.rank, x.segment_id
-                  FROM (SELECT ts_rank(i.doc, prepared.rank_by, 1) AS rank, i.segment_id
-                        FROM public.search_segments i WHERE i.segment_id = ANY (ids[: round_size])) x
-                  WHERE after_rank IS NULL OR (x.rank, x.segment_id) < (after_rank, after_id)
-                  ORDER BY x.rank DESC, x.segment_id DESC) h
-            JOIN public.segments s ON s.id = h.segment_id
-            JOIN public.transcripts t ON t.id = s.transcript_id AND t.is_current
-            JOIN public.recordings r ON r.id = s.recording_id
-            JOIN public.broadcasters b ON b.id = s.broadcaster_id
-            LEFT JOIN public.models m ON m.id = t.model_id
-            ORDER BY h.rank DESC, h.segment_id DESC
-            LIMIT wanted;
+            FROM hits h
+            JOIN public.recordings r ON r.id = h.recording_id
+            JOIN public.broadcasters b ON b.id = h.broadcaster_id
+            LEFT JOIN public.models m ON m.id = h.model_id
+            LEFT JOIN public.search_snippets(
+                ARRAY(SELECT y.segment_id FROM hits y), ARRAY(SELECT y.text FROM hits y), prepared.forms, prepared.stems,
+                prepared.prefixes, prepared.said_phrases) x ON x.segment_id = h.segment_id
+            ORDER BY h.rank DESC, h.segment_id DESC;
         GET DIAGNOSTICS returned = ROW_COUNT;
         wanted := wanted - returned;
         EXIT WHEN wanted = 0 OR cardinality(ids) <= round_size;
@@ -142,6 +214,6 @@ BEGIN
 END $$;
 
 REVOKE ALL ON FUNCTION public.search_parse, public.search_prepare, public.search_window, public.search_estimate,
-    public.search_range, public.search_newest, public.search_newest_wide, public.search_page FROM PUBLIC;
+    public.search_newest_of_days, public.search_newest, public.search_newest_wide, public.search_snippets, public.search_page FROM PUBLIC;
 
 COMMENT ON FUNCTION archive.search IS 'Segments that match, 1 to 100 at a time: the newest 250, best first, then the next older 250, and so on; pass the last row''s cursor as after to read on. query: words in any inflected form, "a phrase" as written, -without, begin*; accents and case do not matter. broadcaster, programme, model: by name; from and to: days of broadcast (of arrival where not known), both included. Row: rank, segment, recording, times in seconds and as timecode, and a snippet of the text with the words that matched between <mark> and </mark>.';

@@ -293,8 +293,9 @@ END $$;
 COMMENT ON FUNCTION public.search_estimate(public.search_query) IS
     'How many rows match but for wide beginnings, by the planner''s statistics.';
 
--- Between which ids all matches lie; NULL: there are none. Of up to ten years of days, those that were said then.
-CREATE FUNCTION public.search_range(query public.search_query, OUT oldest bigint, OUT newest bigint)
+-- The newest id of the days asked for; 0 where none is of those days; NULL where they are so many that the walk through
+-- windows is as fast.
+CREATE FUNCTION public.search_newest_of_days(query public.search_query) RETURNS bigint
     LANGUAGE plpgsql STABLE
 AS $$
 DECLARE
@@ -302,19 +303,17 @@ DECLARE
     first_on date;
     last_on date;
 BEGIN
-    IF query.from_on IS NOT NULL OR query.to_on IS NOT NULL THEN
-        SELECT greatest(min(i.said_on), query.from_on), least(max(i.said_on), query.to_on) INTO first_on, last_on
-        FROM public.search_segments i;
+    SELECT greatest(min(i.said_on), query.from_on), least(max(i.said_on), query.to_on) INTO first_on, last_on
+    FROM public.search_segments i;
+    IF first_on > last_on OR first_on IS NULL THEN
+        RETURN 0;
+    ELSIF last_on > first_on + most_days THEN
+        RETURN NULL;
     END IF;
-    IF isfinite(first_on) AND isfinite(last_on) AND last_on < first_on + most_days THEN
-        SELECT min(of_day.oldest), max(of_day.newest) INTO search_range.oldest, search_range.newest
-        FROM generate_series(0, last_on - first_on) AS d (n)
-        CROSS JOIN LATERAL (SELECT min(i.segment_id) AS oldest, max(i.segment_id) AS newest
-                            FROM public.search_segments i WHERE i.said_on = first_on + d.n) AS of_day;
-    ELSE
-        SELECT min(i.segment_id), max(i.segment_id) INTO search_range.oldest, search_range.newest
-        FROM public.search_segments i;
-    END IF;
+    RETURN (SELECT coalesce(max(of_day.newest), 0)
+            FROM generate_series(0, last_on - first_on) AS d (n)
+            CROSS JOIN LATERAL (SELECT i.segment_id AS newest FROM public.search_segments i WHERE i.said_on = first_on + d.n
+                                ORDER BY i.segment_id DESC LIMIT 1) AS of_day);
 END $$;
 
 -- The newest n matches below a segment id, newest first. A word that millions of segments hold must not cost millions
@@ -395,8 +394,7 @@ BEGIN
         place := span << shifts[level];
         n_empty := CASE WHEN cardinality(ids) = 0 THEN n_empty + 1 ELSE 0 END;
         IF n_empty = 3 AND (query.from_on IS NOT NULL OR query.to_on IS NOT NULL) THEN
-            SELECT greatest(r.oldest, lowest), least(r.newest + 1, place) INTO lowest, place
-            FROM public.search_range(query) r;
+            place := least(public.search_newest_of_days(query) + 1, place);
         END IF;
         n_windows := n_windows + 1;
         IF n_windows = 3 AND estimate <= few AND cardinality(found) * (place - lowest) <= few * (start - place) THEN
@@ -407,7 +405,8 @@ BEGIN
                 EXIT;
             END IF;
         END IF;
-        IF level < widest AND cardinality(ids) * 8 <= most AND place % (1::bigint << shifts[level + 1]) = 0 THEN
+        -- the next wider one holds eight times as many ids
+        IF level < widest AND cardinality(ids) * 8 <= n - cardinality(found) AND place % (1::bigint << shifts[level + 1]) = 0 THEN
             level := level + 1;
         ELSIF level > 1 AND cardinality(ids) > 2 * (wanted - cardinality(ids)) THEN
             level := level - 1;
@@ -498,7 +497,7 @@ BEGIN
     END LOOP;
     words_of_wide.beginnings := CASE WHEN query.beginnings IS NULL THEN query.wide_words
                                      ELSE query.beginnings && query.wide_words END;
-    SELECT coalesce(r.oldest, 0) INTO lowest FROM public.search_range(query) r;
+    SELECT min(i.segment_id) INTO lowest FROM public.search_segments i;
     WHILE place > lowest AND cardinality(found) < n LOOP
         span := (place - 1) >> shifts[level];
         found := found || public.search_window(words_of_wide, (names[level] || span)::tsquery, place, NULL);
