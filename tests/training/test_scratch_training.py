@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from speech.checkpoint import open_checkpoint, read_card
+from speech.encoder import encode_audio
 from speech.engine import Phi4Engine
 from speech.inspection import inspect_checkpoint
 from speech.prompt import DEFAULT_PROMPT, tokenize_prompt
@@ -156,6 +157,21 @@ def test_two_processes_learn_what_one_does(speech: Path, tmp_path: Path) -> None
     assert start["step"] == 3
     # a mean of two means is not the mean over all, where the parts differ in size; nearly
     assert torch.nn.functional.cosine_similarity(one, two, dim=0) > 0.999
+
+
+def test_a_new_network_keeps_apart_what_is_heard_at_different_moments() -> None:
+    """With random weights in the branches six blocks smeared each sound over the others, and nothing was learned."""
+    model = new_model(native_config(Sizes(vocabulary=64), 64), 1)
+    audio = model.model.embed_tokens_extend.audio_embed
+    torch.manual_seed(2)
+    heard = torch.randn(1, 400, 80)
+    other = heard.clone()
+    other[:, 200:208] = torch.randn(1, 8, 80)
+    with torch.no_grad():
+        change = (encode_audio(audio, heard, (400,)) - encode_audio(audio, other, (400,))).abs().amax(-1)[0]
+    changed = change.nonzero().flatten()
+    assert 25 in changed  # the audio token of 80 ms that holds those frames
+    assert (changed - 25).abs().max() <= 2
 
 
 def test_losses_fall(speech: Path, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field
 N_SHARDS = 2
 """Each step's items come in this many parts: one for each process, or all for one process on a GPU."""
 
-STEPS_PER_MINUTE = 24
-"""Steps of training in one minute of two cores with nothing else to do: 150 took 372 s (float32, `Sizes`' defaults,
-a CPU without AMX)."""
+STEPS_PER_MINUTE = 30
+"""Steps of training in one minute of two cores with nothing else to do (float32, `Sizes`' defaults, a CPU without
+AMX)."""
 
 SPEECH_SHARE, EVALUATION_SHARE = 0.10, 0.05
 """Of a build's minutes: for making the speech, and for measuring at the end."""
