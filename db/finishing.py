@@ -6,7 +6,7 @@ Keeps the queue's lock order (`db/queue.py`): all transcripts in order of id, th
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -116,3 +116,26 @@ def _finish_recording(connection: Connection, recording_id: uuid.UUID, sums: Any
         "duration_samples": int(sums.duration_samples),
     }
     add_events(connection, [(row.broadcaster_id, row.batch_id, recording_id, f"recording.{state}", payload)])
+
+
+def fail_recordings(
+    connection: Connection, recording_ids: Sequence[uuid.UUID], code: str, reason: str
+) -> None:
+    """Mark recordings failed, with the reason a person reads, and write their events."""
+    rows = connection.execute(
+        text(
+            """
+            UPDATE recordings SET state = 'failed', worker_id = NULL, failure_code = :code,
+                   failure_reason = :reason, updated_at = now(), finished_at = now()
+            WHERE id = ANY(:ids) RETURNING id, batch_id, broadcaster_id, name
+            """
+        ),
+        {"ids": list(recording_ids), "code": code, "reason": reason},
+    ).all()
+    add_events(
+        connection,
+        [
+            (row.broadcaster_id, row.batch_id, row.id, "recording.failed", {"name": row.name, "code": code})
+            for row in rows
+        ],
+    )

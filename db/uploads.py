@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from db.events import add_events
-from db.queue import fail_recordings
+from db.finishing import fail_recordings
 from db.states import RecordingState
 
 MEDIA_NEVER_ARRIVED = "media_never_arrived"

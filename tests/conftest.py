@@ -34,9 +34,10 @@ from db.broadcasters import create_api_key, create_broadcaster
 from db.connect import make_engine, transaction
 from db.liveness import WorkerSession
 from db.media_store import MediaStore, original_key
-from db.queue import claim_recording, claim_segments, store_results, store_split
+from db.queue import claim_segments, store_results
 from db.schema import SAMPLE_RATE_HZ
 from db.settings import Settings
+from db.splitting import claim_recording, store_split
 from db.states import GapKind, Priority
 from db.uploads import create_upload, finish_upload
 from db.work import Failure, ModelBinding, NewGap, NewTranscript, SegmentResult

@@ -11,7 +11,8 @@ import structlog
 from db.code_version import code_version
 from db.connect import transaction
 from db.media_store import working_copy_key
-from db.queue import claim_recording, count_waiting, fail_split, store_split
+from db.queue import count_waiting
+from db.splitting import claim_recording, fail_split, store_split
 from db.states import GapKind
 from db.work import Failure, NewGap, NewTranscript, SplitClaim
 from speech.errors import MediaError

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 
 from api.middleware import CONTENT_SECURITY_POLICY
 from db.connect import transaction
-from db.queue import fail_recordings
+from db.finishing import fail_recordings
 from db.transcripts import DEMO_NOTICE
 from tests.conftest import Said
 

@@ -20,8 +20,9 @@ from db.corrections import NewCorrection, store_correction
 from db.integrity import check_rows, count_rows
 from db.liveness import WorkerSession
 from db.media_store import MediaStore
-from db.queue import claim_recording, claim_segments, store_results, store_split, take_back_dead_claims
+from db.queue import claim_segments, store_results, take_back_dead_claims
 from db.search import search
+from db.splitting import claim_recording, store_split
 from db.sql_hardening import harden
 from db.sql_users import create_sql_user
 from db.states import GapKind

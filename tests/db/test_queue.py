@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from db import queue
+from db import queue, splitting
 from db.connect import transaction
 from db.liveness import WORKER_LOCK_CLASS, WorkerSession
 from db.states import GapKind, Priority
@@ -96,9 +96,9 @@ def transcript(n_segments: int, gaps: Sequence[NewGap] = (), duration_s: int | N
 def split(engine: Engine, worker: WorkerSession, found: NewTranscript) -> uuid.UUID:
     """Split the next received recording into `found`; its id."""
     with transaction(engine) as tx:
-        claim = queue.claim_recording(tx.connection, worker.worker_id)
+        claim = splitting.claim_recording(tx.connection, worker.worker_id)
         assert claim is not None
-        assert queue.store_split(tx.connection, claim, worker.worker_id, found)
+        assert splitting.store_split(tx.connection, claim, worker.worker_id, found)
     return claim.recording_id
 
 
@@ -266,14 +266,14 @@ def test_splitting_survives_the_death_of_its_worker(
     dead, other = new_worker(), new_worker()
     make_recording()
     with transaction(engine) as tx:
-        lost = queue.claim_recording(tx.connection, dead.worker_id)
+        lost = splitting.claim_recording(tx.connection, dead.worker_id)
         assert lost is not None
     kill(dead)
     with transaction(engine) as tx:
         assert queue.take_back_dead_claims(tx.connection).recordings_returned == 1
     recording_id = split(engine, other, transcript(1))
     with transaction(engine) as tx:
-        assert not queue.store_split(tx.connection, lost, dead.worker_id, transcript(9)), "late: refused"
+        assert not splitting.store_split(tx.connection, lost, dead.worker_id, transcript(9)), "late: refused"
     assert rows(engine, "SELECT count(*) FROM segments") == [(1,)]
     assert state_of(engine, recording_id).attempt == 2
 
@@ -285,7 +285,7 @@ def test_a_file_that_keeps_killing_the_splitter_fails_with_a_reason(
     for _ in range(queue.MAX_LOSSES):
         worker = new_worker()
         with transaction(engine) as tx:
-            assert queue.claim_recording(tx.connection, worker.worker_id) is not None
+            assert splitting.claim_recording(tx.connection, worker.worker_id) is not None
         kill(worker)
         with transaction(engine) as tx:
             queue.take_back_dead_claims(tx.connection)
@@ -406,13 +406,13 @@ def test_orderly_returns_are_not_failures(
     made = make_recording()
     for _ in range(5):
         with transaction(engine) as tx:
-            assert queue.claim_recording(tx.connection, worker.worker_id) is not None
+            assert splitting.claim_recording(tx.connection, worker.worker_id) is not None
             queue.return_claims(tx.connection, worker.worker_id)
     with transaction(engine) as tx:
-        claimed = queue.claim_recording(tx.connection, worker.worker_id)
+        claimed = splitting.claim_recording(tx.connection, worker.worker_id)
         assert claimed is not None
         hiccup = Failure("split_error", "no room", retryable=True)
-        queue.fail_split(tx.connection, claimed, worker.worker_id, hiccup, max_attempts=2)
+        splitting.fail_split(tx.connection, claimed, worker.worker_id, hiccup, max_attempts=2)
     assert state_of(engine, made.id).state == "received"
 
 
@@ -470,7 +470,7 @@ def test_a_worker_that_leaves_gives_back_without_blame(
     split(engine, worker, transcript(2))
     make_recording()
     with transaction(engine) as tx:
-        assert queue.claim_recording(tx.connection, worker.worker_id) is not None
+        assert splitting.claim_recording(tx.connection, worker.worker_id) is not None
     claim(engine, worker, binding)
     with transaction(engine) as tx:
         assert queue.return_claims(tx.connection, worker.worker_id) == 3
@@ -486,9 +486,9 @@ def test_a_bad_file_fails_at_once_and_a_hiccup_is_retried(
 
     def fail(failure: Failure) -> SplitClaim:
         with transaction(engine) as tx:
-            claimed = queue.claim_recording(tx.connection, worker.worker_id)
+            claimed = splitting.claim_recording(tx.connection, worker.worker_id)
             assert claimed is not None
-            queue.fail_split(tx.connection, claimed, worker.worker_id, failure, max_attempts=2)
+            splitting.fail_split(tx.connection, claimed, worker.worker_id, failure, max_attempts=2)
         return claimed
 
     assert fail(Failure("not_media", "bad.mp3 is text", retryable=False)).recording_id == bad.id
