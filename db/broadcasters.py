@@ -26,6 +26,8 @@ KEY_FORM = re.compile(rf"{KEY_PREFIX}_([0-9a-f]{{{2 * KEY_ID_BYTES}}})_([0-9a-f]
 NO_SECRET_SHA256 = hashlib.sha256(b"").digest()
 """Compared with where a key id is unknown, so that unknown and wrong take the same time."""
 
+MIN_WEIGHT, MAX_WEIGHT = 0.001, 1000
+
 
 class BroadcasterNameMalformed(Exception):
     """A broadcaster's name is not a slug."""
@@ -99,6 +101,27 @@ def list_broadcasters(connection: Connection) -> list[Broadcaster]:
     """All broadcasters, by name."""
     rows = connection.execute(text("SELECT id, name, created_at FROM broadcasters ORDER BY name"))
     return [Broadcaster(row.id, row.name, row.created_at) for row in rows]
+
+
+def set_weight(connection: Connection, broadcaster: str, weight: float) -> None:
+    """Say how much of the queue a broadcaster is served beside others. What waits already keeps its place.
+
+    Raises:
+        BroadcasterUnknown: no broadcaster has this name.
+        ValueError: not 0.001 to 1,000.
+    """
+    if not MIN_WEIGHT <= weight <= MAX_WEIGHT:
+        raise ValueError(
+            f"a weight is {MIN_WEIGHT} to {MAX_WEIGHT:,}, not {weight}: 2 is served twice as much as 1"
+        )
+    changed = connection.execute(
+        text("UPDATE broadcasters SET weight = :weight WHERE name = :name"),
+        {"weight": weight, "name": broadcaster},
+    )
+    if changed.rowcount == 0:
+        raise BroadcasterUnknown(
+            f"there is no broadcaster named {broadcaster!r}: list the keys to see their names"
+        )
 
 
 def create_api_key(connection: Connection, broadcaster: str, label: str = "") -> str:

@@ -15,12 +15,15 @@ import json
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from enum import Enum
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from db.finishing import fail_recordings, finish_transcripts
 from db.liveness import DEAD_WORKERS_SQL
+from db.states import WorkQueue
+from db.turns import overdue_rank
 from db.work import (
     Failure,
     ModelBinding,
@@ -33,16 +36,29 @@ from db.work import (
 ISOLATE_AFTER_LOSSES = 2
 """A segment whose worker died so often is claimed alone from then on: if it kills again, it kills only itself."""
 
+
+class Isolation(Enum):
+    """Whether a claim may be for one segment alone that its workers died over."""
+
+    FIRST = "first"
+    """Rather than others: they would keep it waiting for as long as anything waits."""
+    LAST = "last"
+    """Where nothing else waits."""
+    NOT_NOW = "not now"
+    """Other work is under way, which would die with it."""
+
+
 MAX_LOSSES = 5
 """A segment, or a recording in splitting, whose worker died so often fails for good."""
 
 
-# Segments that their workers died over wait until nothing else does, and are then taken one at a time.
+# In the order of turns (`db/turns.py`), read off ix_segments_turn: nothing is counted, however many wait. Segments that
+# their workers died over are claimed apart, read off ix_segments_suspect.
 _PENDING_SQL = """
     SELECT s.id, s.transcript_id FROM segments s JOIN transcripts t ON t.id = s.transcript_id
     WHERE s.state = 'pending' AND (t.model_id IS NULL OR t.model_id = :model_id)
-      AND s.losses {losses}
-    ORDER BY s.priority, s.id LIMIT :limit FOR UPDATE OF s SKIP LOCKED
+      AND s.losses {losses} AND s.priority >= :from_rank
+    ORDER BY s.priority, s.turn, s.id LIMIT :limit FOR UPDATE OF s SKIP LOCKED
 """
 
 
@@ -50,7 +66,8 @@ _PENDING_SQL = """
 _BEGUN_SQL = """
     SELECT s.id, s.transcript_id FROM transcripts t JOIN segments s ON s.transcript_id = t.id
     WHERE t.model_id = :model_id AND t.finished_at IS NULL AND s.state = 'pending' AND s.losses {losses}
-    ORDER BY s.priority, s.id LIMIT :limit FOR UPDATE OF s SKIP LOCKED
+      AND s.priority >= :from_rank
+    ORDER BY s.priority, s.turn, s.id LIMIT :limit FOR UPDATE OF s SKIP LOCKED
 """
 
 
@@ -60,28 +77,38 @@ def claim_segments(
     binding: ModelBinding,
     *,
     limit: int,
-    may_isolate: bool = True,
+    isolation: Isolation = Isolation.LAST,
     may_bind: bool = True,
 ) -> list[SegmentClaim]:
-    """Take up to `limit` pending segments, from whichever recordings they come.
+    """Take up to `limit` pending segments of the highest class by their turns, from whichever recordings they come.
 
-    Where only segments wait that workers died over, one of them, and none unless `may_isolate`: the caller says with it
-    that nothing else is under way.
+    A segment that its workers died over is taken alone, when `isolation` says.
 
     Transcripts that no model has begun are bound to `binding`; segments of transcripts that another model
     has begun are left to it. Unless `may_bind`, only segments of transcripts that this model has begun are
     taken: it is about to be replaced. Returns the claims in order of length, so that a batch pads little.
     """
     pending_sql = _PENDING_SQL if may_bind else _BEGUN_SQL
-    parameters = {"model_id": binding.model_id, "losses": ISOLATE_AFTER_LOSSES}
-    picked = connection.execute(
-        text(pending_sql.format(losses="< :losses")), parameters | {"limit": limit}
-    ).all()
-    is_isolated = not picked and may_isolate
-    if is_isolated:
-        picked = connection.execute(
-            text(pending_sql.format(losses=">= :losses")), parameters | {"limit": 1}
-        ).all()
+    rank = overdue_rank(connection, WorkQueue.TRANSCRIBE)
+    parameters = {"model_id": binding.model_id, "from_rank": rank or 0}
+    trusted = pending_sql.format(losses=f"< {ISOLATE_AFTER_LOSSES}"), parameters | {"limit": limit}
+    suspect = (
+        pending_sql.format(losses=f">= {ISOLATE_AFTER_LOSSES}"),
+        parameters | {"limit": 1, "from_rank": 0},
+    )
+    asked = {
+        Isolation.FIRST: [suspect, trusted],
+        Isolation.LAST: [trusted, suspect],
+        Isolation.NOT_NOW: [trusted],
+    }[isolation]
+    if rank:  # all of the overdue class may be in others' hands
+        asked.append((trusted[0], parameters | {"limit": limit, "from_rank": 0}))
+    picked: Sequence[Any] = []
+    for sql, values in asked:
+        picked = connection.execute(text(sql), values).all()
+        is_isolated = sql == suspect[0]
+        if picked:
+            break
     if not picked:
         return []
     bound = _bind_transcripts(connection, sorted({row.transcript_id for row in picked}), binding)
@@ -375,7 +402,7 @@ def waiting_rank(connection: Connection, model_id: int) -> int | None:
             """
             SELECT s.priority FROM segments s JOIN transcripts t ON t.id = s.transcript_id
             WHERE s.state = 'pending' AND (t.model_id IS NULL OR t.model_id = :model_id)
-            ORDER BY s.priority, s.id LIMIT 1
+            ORDER BY s.priority, s.turn, s.id LIMIT 1
             """
         ),
         {"model_id": model_id},

@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, REAL, UUID
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from db.states import AttemptOutcome, GapKind, Priority, RecordingState, SegmentState
+from db.states import AttemptOutcome, GapKind, Priority, RecordingState, SegmentState, WorkQueue
 
 SAMPLE_RATE_HZ = 16_000
 """Samples per second of every position stored here."""
@@ -76,11 +76,16 @@ class Broadcaster(Base):
     """A tenant: sees only its own rows."""
 
     __tablename__ = "broadcasters"
-    __table_args__ = (CheckConstraint("name ~ '^[a-z0-9][a-z0-9-]{0,62}$'", name="name_form"),)
+    __table_args__ = (
+        CheckConstraint("name ~ '^[a-z0-9][a-z0-9-]{0,62}$'", name="name_form"),
+        CheckConstraint("weight BETWEEN 0.001 AND 1000", name="weight_known"),
+    )
 
     id: Mapped[int] = mapped_column(Integer, Identity(always=True), primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[dt.datetime] = now_by_default()
+    weight: Mapped[float] = mapped_column(REAL, server_default="1")
+    """Share of the queue beside other broadcasters whose work waits: 2 is served twice as much as 1."""
 
 
 class ApiKey(Base):
@@ -130,9 +135,9 @@ class Recording(Base):
         CheckConstraint("state NOT IN ('failed') OR failure_reason IS NOT NULL", name="failure_has_reason"),
         CheckConstraint("(state = 'splitting') = (worker_id IS NOT NULL)", name="splitting_has_worker"),
         Index(
-            "ix_recordings_received",
+            "ix_recordings_received_turn",
             "priority",
-            "received_at",
+            "turn",
             "id",
             postgresql_where=sql("state = 'received'"),
         ),
@@ -154,6 +159,8 @@ class Recording(Base):
     broadcast_on: Mapped[dt.date | None]
     priority: Mapped[int] = mapped_column(SmallInteger)
     """Rank of the batch's priority (`db.states.Priority.rank`), kept here so that an index serves the claim."""
+    turn: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """Where it stands among the recordings of its class that wait to be split (`db/turns.py`)."""
     state: Mapped[str] = mapped_column(server_default=RecordingState.AWAITING_MEDIA.value)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[bytes | None]
@@ -291,7 +298,14 @@ class Segment(Base):
         CheckConstraint("(state = 'running') = (worker_id IS NOT NULL)", name="running_has_worker"),
         CheckConstraint("(state = 'done') = (text IS NOT NULL)", name="done_has_text"),
         CheckConstraint("state <> 'failed' OR failure_reason IS NOT NULL", name="failure_has_reason"),
-        Index("ix_segments_pending", "priority", "id", postgresql_where=sql("state = 'pending'")),
+        Index("ix_segments_turn", "priority", "turn", "id", postgresql_where=sql("state = 'pending'")),
+        Index(
+            "ix_segments_suspect",
+            "priority",
+            "turn",
+            "id",
+            postgresql_where=sql("state = 'pending' AND losses >= 2"),
+        ),
         Index("ix_segments_running", "worker_id", postgresql_where=sql("state = 'running'")),
         Index("ix_segments_recording_id", "recording_id"),
         # results are stored in order of time, nearly: kilobytes tell where a range lies, outliers told apart
@@ -313,6 +327,8 @@ class Segment(Base):
     end_sample: Mapped[int] = mapped_column(BigInteger)
     state: Mapped[str] = mapped_column(server_default=SegmentState.PENDING.value)
     priority: Mapped[int] = mapped_column(SmallInteger)
+    turn: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """Where it stands among the segments of its class that wait (`db/turns.py`)."""
     attempt: Mapped[int] = mapped_column(Integer, server_default="0")
     """Number of the last claim; a writer that holds an older one is refused."""
     failures: Mapped[int] = mapped_column(SmallInteger, server_default="0")
@@ -348,6 +364,18 @@ class Gap(Base):
     broadcaster_id: Mapped[int] = mapped_column(ForeignKey("broadcasters.id"))
     kind: Mapped[str]
     reason: Mapped[str | None]
+
+
+class Turn(Base):
+    """Where the next work of a broadcaster enters a queue, in a class (`db/turns.py`)."""
+
+    __tablename__ = "turns"
+    __table_args__ = (one_of("queue", WorkQueue),)
+
+    queue: Mapped[str] = mapped_column(primary_key=True)
+    broadcaster_id: Mapped[int] = mapped_column(ForeignKey("broadcasters.id"), primary_key=True)
+    priority: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    next_turn: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
 class Attempt(Base):

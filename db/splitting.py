@@ -7,24 +7,26 @@ import json
 from sqlalchemy import Connection, text
 
 from db.finishing import fail_recordings, finish_transcripts
-from db.states import AttemptOutcome, GapKind
+from db.states import AttemptOutcome, GapKind, WorkQueue
+from db.turns import Flow, overdue_rank, take_turns
 from db.work import CoverageError, Failure, NewTranscript, SplitClaim
 
 
 def claim_recording(connection: Connection, worker_id: int) -> SplitClaim | None:
-    """Take one received recording to split: highest priority first, then the one that waits longest."""
+    """Take one received recording to split: of the highest class, by its turn (`db/turns.py`)."""
+    rank = overdue_rank(connection, WorkQueue.SPLIT)
     row = connection.execute(
         text(
             """
             UPDATE recordings r
             SET state = 'splitting', attempt = r.attempt + 1, worker_id = :worker_id, updated_at = now()
             WHERE r.id = (
-                SELECT id FROM recordings WHERE state = 'received'
-                ORDER BY priority, received_at, id LIMIT 1 FOR UPDATE SKIP LOCKED)
+                SELECT id FROM recordings WHERE state = 'received' AND priority >= :from_rank
+                ORDER BY priority, turn, id LIMIT 1 FOR UPDATE SKIP LOCKED)
             RETURNING r.id, r.broadcaster_id, r.name, r.media_key, r.attempt
             """
         ),
-        {"worker_id": worker_id},
+        {"worker_id": worker_id, "from_rank": rank or 0},
     ).one_or_none()
     if row is None:
         return None
@@ -102,10 +104,11 @@ def store_split(connection: Connection, claim: SplitClaim, worker_id: int, found
     check_tiling(found)
     if not _hold_split(connection, claim, worker_id):
         return False
-    connection.execute(
+    rank = connection.execute(
         text(
             "UPDATE recordings SET state = 'transcribing', worker_id = NULL, duration_samples = :duration, "
-            "working_copy_key = :key, media_info = CAST(:info AS jsonb), updated_at = now() WHERE id = :id"
+            "working_copy_key = :key, media_info = CAST(:info AS jsonb), updated_at = now() WHERE id = :id "
+            "RETURNING priority"
         ),
         {
             "id": claim.recording_id,
@@ -113,7 +116,7 @@ def store_split(connection: Connection, claim: SplitClaim, worker_id: int, found
             "key": found.working_copy_key,
             "info": json.dumps(found.media_info),
         },
-    )
+    ).scalar_one()
     transcript_id = connection.scalar(
         text(
             """
@@ -140,18 +143,25 @@ def store_split(connection: Connection, claim: SplitClaim, worker_id: int, found
         "recording_id": claim.recording_id,
         "transcript_id": transcript_id,
     }
+    flow = Flow(WorkQueue.TRANSCRIBE, claim.broadcaster_id, rank)
     connection.execute(
         text(
             """
             INSERT INTO segments (broadcaster_id, recording_id, transcript_id, index, start_sample,
-                                  end_sample, priority)
+                                  end_sample, priority, turn)
             SELECT :broadcaster_id, :recording_id, :transcript_id, s.ordinal - 1, s.start_sample, s.end_sample,
-                   (SELECT priority FROM recordings WHERE id = :recording_id)
-            FROM unnest(CAST(:starts AS bigint[]), CAST(:ends AS bigint[]))
-                 WITH ORDINALITY AS s(start_sample, end_sample, ordinal)
+                   :rank, s.turn
+            FROM unnest(CAST(:starts AS bigint[]), CAST(:ends AS bigint[]), CAST(:turns AS bigint[]))
+                 WITH ORDINALITY AS s(start_sample, end_sample, turn, ordinal)
             """
         ),
-        owner | {"starts": [s for s, _ in found.segments], "ends": [e for _, e in found.segments]},
+        owner
+        | {
+            "rank": rank,
+            "starts": [start for start, _ in found.segments],
+            "ends": [end for _, end in found.segments],
+            "turns": take_turns(connection, flow, [end - start for start, end in found.segments]),
+        },
     )
     connection.execute(
         text(

@@ -52,6 +52,15 @@ class Priority(StrEnum):
         return list(Priority).index(self)
 
 
+class WorkQueue(StrEnum):
+    """What work waits for."""
+
+    SPLIT = "split"
+    """Recordings, for a media worker."""
+    TRANSCRIBE = "transcribe"
+    """Segments, for a GPU worker."""
+
+
 class AttemptOutcome(StrEnum):
     """How one attempt at splitting a recording or transcribing a segment ended."""
 

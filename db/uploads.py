@@ -20,7 +20,8 @@ from sqlalchemy import Connection, text
 
 from db.events import add_events
 from db.finishing import fail_recordings
-from db.states import RecordingState
+from db.states import RecordingState, WorkQueue
+from db.turns import Flow, take_turns
 
 MEDIA_NEVER_ARRIVED = "media_never_arrived"
 
@@ -203,18 +204,23 @@ def finish_upload(connection: Connection, upload: Upload, *, sha256: bytes, medi
     """
     if lock_upload(connection, upload.broadcaster_id, upload.id) is None:
         return False
-    received = connection.execute(
+    rank = connection.scalar(
         text(
             """
             UPDATE recordings
             SET state = 'received', sha256 = :sha256, media_key = :media_key, received_at = now(), updated_at = now()
-            WHERE id = :id AND state = 'awaiting_media'
+            WHERE id = :id AND state = 'awaiting_media' RETURNING priority
             """
         ),
         {"id": upload.recording_id, "sha256": sha256, "media_key": media_key},
     )
-    if received.rowcount == 0:
+    if rank is None:
         return False
+    turns = take_turns(connection, Flow(WorkQueue.SPLIT, upload.broadcaster_id, rank), [upload.length_bytes])
+    connection.execute(
+        text("UPDATE recordings SET turn = :turn WHERE id = :id"),
+        {"turn": turns[0], "id": upload.recording_id},
+    )
     connection.execute(text("DELETE FROM uploads WHERE id = :id"), {"id": upload.id})
     add_events(
         connection,

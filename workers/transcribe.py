@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +20,7 @@ from db import models
 from db.connect import transaction
 from db.evaluation_runs import find_open_runs
 from db.media_store import MediaStore
-from db.queue import claim_segments, count_waiting, return_claims, store_results, waiting_rank
+from db.queue import Isolation, claim_segments, count_waiting, return_claims, store_results, waiting_rank
 from db.states import Priority
 from db.work import Failure, ModelBinding, SegmentClaim, SegmentResult
 from speech.checkpoint import CheckpointCard, CheckpointError, open_checkpoint, read_card
@@ -31,6 +32,9 @@ from workers.context import WorkerContext
 from workers.queue import wake_evaluate, wake_transcribe
 
 log = structlog.get_logger(__name__)
+
+_isolations = itertools.cycle([Isolation.FIRST, Isolation.LAST])
+"""Of this process's runs: every second one begins with a segment that its workers died over, if one waits."""
 
 RUN_LIMIT_S = 60.0
 """No segment is claimed later than this after the start: the process looks at its messages now and then."""
@@ -301,7 +305,7 @@ class _Feed:
                 worker_id,
                 self._binding,
                 limit=self.limit,
-                may_isolate=not self.n_claimed,
+                isolation=Isolation.NOT_NOW if self.n_claimed else next(_isolations),
                 may_bind=self._may_bind,
             )
         if claims:
