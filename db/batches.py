@@ -248,9 +248,11 @@ def create_batch(
         text(
             """
             INSERT INTO recordings (broadcaster_id, batch_id, name, programme, programme_kind, broadcast_on,
-                                    timecode_offset_ms, priority, size_bytes, sha256)
+                                    timecode_offset_ms, priority, size_bytes, sha256, hold)
             SELECT :broadcaster_id, :batch_id, r.name, r.programme, r.programme_kind, r.broadcast_on,
-                   r.timecode_offset_ms, :priority, r.size_bytes, decode(r.sha256, 'hex')
+                   r.timecode_offset_ms, :priority, r.size_bytes, decode(r.sha256, 'hex'),
+                   (SELECT CASE WHEN o.paused_at IS NOT NULL THEN 'held' END FROM broadcasters o
+                    WHERE o.id = :broadcaster_id)
             FROM unnest(CAST(:names AS text[]), CAST(:programmes AS text[]), CAST(:kinds AS text[]),
                         CAST(:broadcast_on AS date[]), CAST(:timecode_offsets_ms AS bigint[]),
                         CAST(:sizes AS bigint[]), CAST(:sha256s AS text[]))

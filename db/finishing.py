@@ -24,8 +24,10 @@ def finish_transcripts(connection: Connection, transcript_ids: Iterable[uuid.UUI
     # Two workers may store the last two segments at once: the lock makes the second see the first's.
     locked = connection.execute(
         text(
-            "SELECT id, recording_id FROM transcripts WHERE id = ANY(:ids) AND finished_at IS NULL "
-            "ORDER BY id FOR NO KEY UPDATE"
+            "SELECT t.id, t.recording_id FROM transcripts t JOIN recordings r ON r.id = t.recording_id "
+            # a cancelled one stays as it is until it is tried again
+            "WHERE t.id = ANY(:ids) AND t.finished_at IS NULL AND r.state <> 'cancelled' "
+            "ORDER BY t.id FOR NO KEY UPDATE OF t"
         ),
         {"ids": list(transcript_ids)},
     ).all()
@@ -102,11 +104,13 @@ def _finish_recording(connection: Connection, recording_id: uuid.UUID, sums: Any
             """
             UPDATE recordings SET state = :state, failure_code = :code, failure_reason = :reason,
                    updated_at = now(), finished_at = now()
-            WHERE id = :id RETURNING broadcaster_id, batch_id, name
+            WHERE id = :id AND state <> 'cancelled' RETURNING broadcaster_id, batch_id, name
             """
         ),
         {"id": recording_id, "state": state, "code": code, "reason": reason},
-    ).one()
+    ).one_or_none()
+    if row is None:
+        return  # cancelled just now: its transcript is there when it is tried again
     payload = {
         "name": row.name,
         "transcript_id": str(sums.transcript_id),

@@ -55,18 +55,23 @@ MAX_LOSSES = 5
 # In the order of turns (`db/turns.py`), read off ix_segments_turn: nothing is counted, however many wait. Segments that
 # their workers died over are claimed apart, read off ix_segments_suspect.
 _PENDING_SQL = """
-    SELECT s.id, s.transcript_id FROM segments s JOIN transcripts t ON t.id = s.transcript_id
-    WHERE s.state = 'pending' AND (t.model_id IS NULL OR t.model_id = :model_id)
-      AND s.losses {losses} AND s.priority >= :from_rank
+    SELECT s.id, s.transcript_id FROM segments s
+    WHERE s.state = 'pending' AND s.losses {losses} AND s.priority BETWEEN :from_rank AND 99
+      -- subqueries and not joins: whatever the statistics say, the plan begins with the head of the queue
+      AND (SELECT t.model_id IS NULL OR t.model_id = :model_id FROM transcripts t WHERE t.id = s.transcript_id)
+      AND (SELECT r.hold IS NULL AND r.state = 'transcribing' FROM recordings r WHERE r.id = s.recording_id)
+      AND NOT EXISTS (SELECT FROM paused_queues WHERE queue = 'transcribe')
     ORDER BY s.priority, s.turn, s.id LIMIT :limit FOR UPDATE OF s SKIP LOCKED
 """
 
 
 # Only of transcripts that the model began: few, found by their own index, however many segments wait.
 _BEGUN_SQL = """
-    SELECT s.id, s.transcript_id FROM transcripts t JOIN segments s ON s.transcript_id = t.id
+    SELECT s.id, s.transcript_id
+    FROM transcripts t JOIN segments s ON s.transcript_id = t.id JOIN recordings r ON r.id = s.recording_id
     WHERE t.model_id = :model_id AND t.finished_at IS NULL AND s.state = 'pending' AND s.losses {losses}
-      AND s.priority >= :from_rank
+      AND s.priority BETWEEN :from_rank AND 99 AND r.hold IS NULL AND r.state = 'transcribing'
+      AND NOT EXISTS (SELECT FROM paused_queues WHERE queue = 'transcribe')
     ORDER BY s.priority, s.turn, s.id LIMIT :limit FOR UPDATE OF s SKIP LOCKED
 """
 
@@ -382,12 +387,14 @@ def _take_back(connection: Connection, workers_sql: str, parameters: dict[str, A
 
 
 def count_waiting(connection: Connection, *, cap: int = 1000) -> Waiting:
-    """How many recordings wait to be split and segments to be transcribed, counted up to `cap`."""
+    """How many recordings may be split and segments transcribed, counted up to `cap`; without what is held back."""
     row = connection.execute(
         text(
             """
-            SELECT (SELECT count(*) FROM (SELECT FROM recordings WHERE state = 'received' LIMIT :cap) r) AS recordings,
-                   (SELECT count(*) FROM (SELECT FROM segments WHERE state = 'pending' LIMIT :cap) s) AS segments
+            SELECT (SELECT count(*) FROM (SELECT FROM recordings WHERE state = 'received' AND hold IS NULL
+                                          LIMIT :cap) r) AS recordings,
+                   (SELECT count(*) FROM (SELECT FROM segments WHERE state = 'pending' AND priority < 100
+                                          LIMIT :cap) s) AS segments
             """
         ),
         {"cap": cap},
@@ -401,7 +408,7 @@ def waiting_rank(connection: Connection, model_id: int) -> int | None:
         text(
             """
             SELECT s.priority FROM segments s JOIN transcripts t ON t.id = s.transcript_id
-            WHERE s.state = 'pending' AND (t.model_id IS NULL OR t.model_id = :model_id)
+            WHERE s.state = 'pending' AND (t.model_id IS NULL OR t.model_id = :model_id) AND s.priority < 100
             ORDER BY s.priority, s.turn, s.id LIMIT 1
             """
         ),

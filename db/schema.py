@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, REAL, UUID
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from db.states import AttemptOutcome, GapKind, Priority, RecordingState, SegmentState, WorkQueue
+from db.states import AttemptOutcome, GapKind, Hold, Priority, RecordingState, SegmentState, WorkQueue
 
 SAMPLE_RATE_HZ = 16_000
 """Samples per second of every position stored here."""
@@ -86,6 +86,8 @@ class Broadcaster(Base):
     created_at: Mapped[dt.datetime] = now_by_default()
     weight: Mapped[float] = mapped_column(REAL, server_default="1")
     """Share of the queue beside other broadcasters whose work waits: 2 is served twice as much as 1."""
+    paused_at: Mapped[dt.datetime | None]
+    """None of its work is begun since then."""
 
 
 class ApiKey(Base):
@@ -121,6 +123,8 @@ class Batch(Base):
     request_sha256: Mapped[bytes]
     """Hash of the request that made the batch: the same idempotency key with another request is refused."""
     created_at: Mapped[dt.datetime] = now_by_default()
+    paused_at: Mapped[dt.datetime | None]
+    """None of its work is begun since then."""
 
 
 class Recording(Base):
@@ -139,8 +143,10 @@ class Recording(Base):
             "priority",
             "turn",
             "id",
-            postgresql_where=sql("state = 'received'"),
+            postgresql_where=sql("state = 'received' AND hold IS NULL"),
         ),
+        one_of("hold", Hold),
+        Index("ix_recordings_moving", "id", postgresql_where=sql("hold IN ('asked', 'releasing')")),
         Index("ix_recordings_splitting", "worker_id", postgresql_where=sql("state = 'splitting'")),
         Index("ix_recordings_awaiting_media", "updated_at", postgresql_where=sql("state = 'awaiting_media'")),
         Index("ix_recordings_broadcaster_id_id", "broadcaster_id", "id"),
@@ -161,6 +167,8 @@ class Recording(Base):
     """Rank of the batch's priority (`db.states.Priority.rank`), kept here so that an index serves the claim."""
     turn: Mapped[int] = mapped_column(BigInteger, server_default="0")
     """Where it stands among the recordings of its class that wait to be split (`db/turns.py`)."""
+    hold: Mapped[str | None]
+    """How far its work is held back (`db/control.py`); empty where it is not."""
     state: Mapped[str] = mapped_column(server_default=RecordingState.AWAITING_MEDIA.value)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[bytes | None]
@@ -327,6 +335,7 @@ class Segment(Base):
     end_sample: Mapped[int] = mapped_column(BigInteger)
     state: Mapped[str] = mapped_column(server_default=SegmentState.PENDING.value)
     priority: Mapped[int] = mapped_column(SmallInteger)
+    """Rank of its recording's class; by HELD_BACK more while it must not be claimed (`db/control.py`)."""
     turn: Mapped[int] = mapped_column(BigInteger, server_default="0")
     """Where it stands among the segments of its class that wait (`db/turns.py`)."""
     attempt: Mapped[int] = mapped_column(Integer, server_default="0")
@@ -376,6 +385,16 @@ class Turn(Base):
     broadcaster_id: Mapped[int] = mapped_column(ForeignKey("broadcasters.id"), primary_key=True)
     priority: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
     next_turn: Mapped[int] = mapped_column(BigInteger, server_default="0")
+
+
+class PausedQueue(Base):
+    """A queue of which nothing is claimed."""
+
+    __tablename__ = "paused_queues"
+    __table_args__ = (one_of("queue", WorkQueue),)
+
+    queue: Mapped[str] = mapped_column(primary_key=True)
+    paused_at: Mapped[dt.datetime] = now_by_default()
 
 
 class Attempt(Base):

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 
 from db.finishing import fail_recordings, finish_transcripts
 from db.states import AttemptOutcome, GapKind, WorkQueue
-from db.turns import Flow, overdue_rank, take_turns
+from db.turns import HELD_BACK, Flow, overdue_rank, take_turns
 from db.work import CoverageError, Failure, NewTranscript, SplitClaim
 
 
@@ -21,7 +21,8 @@ def claim_recording(connection: Connection, worker_id: int) -> SplitClaim | None
             UPDATE recordings r
             SET state = 'splitting', attempt = r.attempt + 1, worker_id = :worker_id, updated_at = now()
             WHERE r.id = (
-                SELECT id FROM recordings WHERE state = 'received' AND priority >= :from_rank
+                SELECT id FROM recordings WHERE state = 'received' AND hold IS NULL AND priority >= :from_rank
+                  AND NOT EXISTS (SELECT FROM paused_queues WHERE queue = 'split')
                 ORDER BY priority, turn, id LIMIT 1 FOR UPDATE SKIP LOCKED)
             RETURNING r.id, r.broadcaster_id, r.name, r.media_key, r.attempt
             """
@@ -104,11 +105,13 @@ def store_split(connection: Connection, claim: SplitClaim, worker_id: int, found
     check_tiling(found)
     if not _hold_split(connection, claim, worker_id):
         return False
-    rank = connection.execute(
+    recording = connection.execute(
         text(
             "UPDATE recordings SET state = 'transcribing', worker_id = NULL, duration_samples = :duration, "
-            "working_copy_key = :key, media_info = CAST(:info AS jsonb), updated_at = now() WHERE id = :id "
-            "RETURNING priority"
+            "working_copy_key = :key, media_info = CAST(:info AS jsonb), updated_at = now(), "
+            # held back while it was split: its segments are, from the beginning
+            "hold = CASE WHEN hold = 'releasing' THEN NULL WHEN hold IS NOT NULL THEN 'held' END "
+            "WHERE id = :id RETURNING priority, hold"
         ),
         {
             "id": claim.recording_id,
@@ -116,7 +119,7 @@ def store_split(connection: Connection, claim: SplitClaim, worker_id: int, found
             "key": found.working_copy_key,
             "info": json.dumps(found.media_info),
         },
-    ).scalar_one()
+    ).one()
     transcript_id = connection.scalar(
         text(
             """
@@ -143,7 +146,7 @@ def store_split(connection: Connection, claim: SplitClaim, worker_id: int, found
         "recording_id": claim.recording_id,
         "transcript_id": transcript_id,
     }
-    flow = Flow(WorkQueue.TRANSCRIBE, claim.broadcaster_id, rank)
+    flow = Flow(WorkQueue.TRANSCRIBE, claim.broadcaster_id, recording.priority)
     connection.execute(
         text(
             """
@@ -157,7 +160,7 @@ def store_split(connection: Connection, claim: SplitClaim, worker_id: int, found
         ),
         owner
         | {
-            "rank": rank,
+            "rank": recording.priority + (HELD_BACK if recording.hold else 0),
             "starts": [start for start, _ in found.segments],
             "ends": [end for _, end in found.segments],
             "turns": take_turns(connection, flow, [end - start for start, end in found.segments]),

@@ -61,6 +61,20 @@ class WorkQueue(StrEnum):
     """Segments, for a GPU worker."""
 
 
+class Hold(StrEnum):
+    """How far a recording's work is held back: its batch or its broadcaster is paused, or it was cancelled.
+
+    Nothing of it is claimed in any of these. Its waiting segments are moved out of the claimers' way, and back, in
+    steps: there may be millions.
+    """
+
+    ASKED = "asked"
+    """Its segments are still to be moved out of the way."""
+    HELD = "held"
+    RELEASING = "releasing"
+    """No longer held back; its segments are still to be moved back."""
+
+
 class AttemptOutcome(StrEnum):
     """How one attempt at splitting a recording or transcribing a segment ended."""
 

@@ -21,6 +21,9 @@ from sqlalchemy import Connection, text
 
 from db.states import Priority, WorkQueue
 
+HELD_BACK = 100
+"""Added to the rank of segments that must not be claimed: they lie behind all others in the claimers' index."""
+
 OVERDUE_S = 3600.0
 """A lower class whose next piece of work has waited so long is served before the higher ones now and then."""
 
@@ -45,7 +48,8 @@ class Flow:
 _STANDS_SQL: dict[WorkQueue, LiteralString] = {
     WorkQueue.SPLIT: """
         coalesce((SELECT max(r.turn) FROM recordings r WHERE r.state = 'splitting' AND r.priority = :rank),
-                 (SELECT r.turn FROM recordings r WHERE r.state = 'received' AND r.priority = :rank
+                 (SELECT r.turn FROM recordings r
+                  WHERE r.state = 'received' AND r.hold IS NULL AND r.priority = :rank
                   ORDER BY r.turn, r.id LIMIT 1))
     """,
     WorkQueue.TRANSCRIBE: """
@@ -108,7 +112,7 @@ def take_turns(connection: Connection, flow: Flow, lengths: Sequence[int]) -> li
 _NEXT_SQL: dict[WorkQueue, LiteralString] = {
     WorkQueue.SPLIT: """
         SELECT r.received_at AS waits_since FROM recordings r
-        WHERE r.state = 'received' AND r.priority = c.rank ORDER BY r.turn, r.id LIMIT 1
+        WHERE r.state = 'received' AND r.hold IS NULL AND r.priority = c.rank ORDER BY r.turn, r.id LIMIT 1
     """,
     WorkQueue.TRANSCRIBE: """
         SELECT t.created_at AS waits_since FROM segments s JOIN transcripts t ON t.id = s.transcript_id

@@ -239,8 +239,7 @@ def test_a_claim_reads_nothing_but_the_head_of_the_queue(
 ) -> None:
     for _ in range(2):
         submit(make_broadcaster(), 3000)
-    with engine.begin() as connection:
-        connection.execute(text("ANALYZE segments"))
+    with engine.connect() as connection:  # nothing was analysed so far, as after a restore
         plan = "\n".join(
             connection.scalars(
                 text("EXPLAIN " + _PENDING_SQL.format(losses="< 2")),
