@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo up test lint format clean demo-model sample-archive sql-docs simulate-drift ten-nights train-smoke bench-engine bench-search bench-checkpoint
+.PHONY: help install demo up test lint format clean demo-model sample-archive sql-docs simulate-drift ten-nights train-smoke bench-engine bench-queue bench-search bench-checkpoint
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ train-smoke: install ## A tiny model through prepare, fine-tuning, kill -9, resu
 
 bench-engine: install ## Time the engine beside the card's way and padded generate() (BENCH_ARGS="--json FILE")
 	@$(BIN)/python -m tests.benchmarks.engine $(BENCH_ARGS)
+
+bench-queue: install ## Time claims and stores while 1,000,000 segments wait, and a newcomer's first recording (BENCH_ARGS)
+	@$(BIN)/python -m tests.benchmarks.queue $(BENCH_ARGS)
 
 bench-search: install ## Time search over 2,000,000 made segments; BENCH_ARGS="--segments 10000000" for all (BENCH_ARGS)
 	@$(BIN)/python -m tests.benchmarks.search $(BENCH_ARGS)

@@ -82,7 +82,7 @@ def read_finished_transcript(parts: Parts, broadcaster_id: int, recording_id: uu
     if recording.state == RecordingState.FAILED:
         detail = f"{recording.name} failed and has no transcript: {recording.failure_reason}"
     elif recording.state == RecordingState.CANCELLED:
-        detail = f"{recording.name} was cancelled before it had a transcript: submit it again"
+        detail = f"{recording.name} was cancelled before it had a transcript: have it tried again, or submit it anew"
     else:
         detail = f"{recording.name} is {recording.state.value} and has no transcript yet: ask again later"
     raise TranscriptNotReady(

@@ -110,6 +110,8 @@ class Batch(Out):
     segment_counts: SegmentCounts
     audio_s: AudioSeconds
     finished: bool
+    paused: bool
+    """None of its work is begun until it goes on."""
 
 
 class Failure(Out):

@@ -26,6 +26,7 @@ EXPECTED_ERRORS = frozenset(
         "db.broadcasters.ApiKeyUnknown",
         "db.broadcasters.BroadcasterNameMalformed",
         "db.broadcasters.BroadcasterUnknown",
+        "db.broadcasters.WeightOutOfRange",
         "db.nights.NightRefused",
         "db.nights.ZoneUnknown",
         "db.settings.SettingMissing",

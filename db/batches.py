@@ -93,6 +93,8 @@ class Batch:
     """Every state with its number of recordings, zeros included."""
     segment_counts: dict[str, int]
     audio_s: Seconds
+    paused: bool = False
+    """By itself or with its broadcaster: none of its work is begun."""
 
     @property
     def finished(self) -> bool:
@@ -299,6 +301,8 @@ def _replay(
 
 _BATCHES_SQL = f"""
     SELECT b.id, b.name, b.priority, b.created_at,
+           b.paused_at IS NOT NULL OR EXISTS (
+               SELECT FROM broadcasters o WHERE o.id = b.broadcaster_id AND o.paused_at IS NOT NULL) AS paused,
            r.counts AS recording_counts, r.total, s.pending, s.running, s.done, s.failed,
            s.transcribed_samples, s.failed_samples, s.no_speech_samples
     FROM (SELECT * FROM batches
@@ -339,6 +343,7 @@ def _batch(row: Any) -> Batch:
             no_speech=_seconds(row.no_speech_samples),
             failed=_seconds(row.failed_samples),
         ),
+        paused=row.paused,
     )
 
 

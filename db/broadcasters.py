@@ -33,6 +33,10 @@ class BroadcasterNameMalformed(Exception):
     """A broadcaster's name is not a slug."""
 
 
+class WeightOutOfRange(Exception):
+    """A weight is none."""
+
+
 class BroadcasterExists(Exception):
     """The name is taken."""
 
@@ -108,10 +112,10 @@ def set_weight(connection: Connection, broadcaster: str, weight: float) -> None:
 
     Raises:
         BroadcasterUnknown: no broadcaster has this name.
-        ValueError: not 0.001 to 1,000.
+        WeightOutOfRange: not 0.001 to 1,000.
     """
     if not MIN_WEIGHT <= weight <= MAX_WEIGHT:
-        raise ValueError(
+        raise WeightOutOfRange(
             f"a weight is {MIN_WEIGHT} to {MAX_WEIGHT:,}, not {weight}: 2 is served twice as much as 1"
         )
     changed = connection.execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +14,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.connect import transaction
+from db.control import move_held
 from db.evaluation_runs import find_open_runs
 from db.queue import count_waiting, take_back_dead_claims
 from db.search import index_older, merge_new_words
@@ -26,6 +28,9 @@ log = structlog.get_logger(__name__)
 
 BACKFILL_SEGMENTS = 5_000
 """Segments of before the search that one sweep indexes: some seconds of one core."""
+
+MOVING_S = 5.0
+"""How long one sweep moves segments of paused, resumed and cancelled recordings; the next one goes on."""
 
 COUNTS_PER_SWEEP = 500
 """Transcripts of before segment counts were stored that one sweep counts: a fraction of a second."""
@@ -48,6 +53,7 @@ def sweep(engine: Engine, settings: Settings) -> None:
     if any(asdict(swept).values()) or expired:
         log.warning("swept", **asdict(swept), uploads_expired=len(expired))
     _watch_sql_users(engine)
+    _move_held(engine)
     with engine.connect() as connection:
         waiting = count_waiting(connection, cap=1)
         open_runs = find_open_runs(connection)
@@ -59,6 +65,15 @@ def sweep(engine: Engine, settings: Settings) -> None:
         # also where messages wait: a backlog's wake-ups would keep it out for ever. It expires with the next sweep
         wake_evaluate(expires_s=settings.sweep_interval_s)
     _fill_in(engine)
+
+
+def _move_held(engine: Engine) -> None:
+    """Move waiting segments that are held back out of the claimers' way, and others back, for a while."""
+    deadline = time.monotonic() + MOVING_S
+    moved = 1
+    while moved and time.monotonic() < deadline:
+        with transaction(engine) as tx:
+            moved = move_held(tx.connection)
 
 
 def _fill_in(engine: Engine) -> None:

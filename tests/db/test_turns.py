@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from db import splitting, turns
-from db.broadcasters import BroadcasterUnknown, set_weight
+from db.broadcasters import BroadcasterUnknown, WeightOutOfRange, set_weight
 from db.connect import transaction
 from db.liveness import WorkerSession
 from db.queue import _PENDING_SQL, take_back_dead_claims
@@ -253,7 +253,7 @@ def test_a_claim_reads_nothing_but_the_head_of_the_queue(
 
 def test_weights_are_refused_with_their_bounds(engine: Engine, owner: Owner) -> None:
     for weight in (0, -1, 1001, float("nan")):
-        with transaction(engine) as tx, pytest.raises(ValueError, match=r"0\.001 to 1,000"):
+        with transaction(engine) as tx, pytest.raises(WeightOutOfRange, match=r"0\.001 to 1,000"):
             set_weight(tx.connection, owner.name, weight)
     with transaction(engine) as tx, pytest.raises(BroadcasterUnknown, match="nobody"):
         set_weight(tx.connection, "nobody", 1)
