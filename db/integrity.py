@@ -96,6 +96,7 @@ def check_rows(connection: Connection) -> list[str]:
             WHERE s.state = 'done' AND s.text <> ''
               AND s.id >= coalesce((SELECT max(below_segment_id) FROM search_backfill), 0)
               AND NOT EXISTS (SELECT FROM search_segments i WHERE i.segment_id = s.id)
+              AND NOT EXISTS (SELECT FROM search_pending p WHERE p.segment_id = s.id)
             """
         )
     )

@@ -142,32 +142,32 @@ def _bind_transcripts(
     connection: Connection, transcript_ids: Sequence[uuid.UUID], binding: ModelBinding
 ) -> set[uuid.UUID]:
     """Bind the unbound among these transcripts to a model; return those that are this model's afterwards."""
-    unbound = connection.scalars(
-        text(
-            "SELECT id FROM transcripts WHERE id = ANY(:ids) AND model_id IS NULL ORDER BY id FOR NO KEY UPDATE"
-        ),
-        {"ids": list(transcript_ids)},
-    ).all()
+    models = _models_of(connection, transcript_ids)
+    unbound = [transcript_id for transcript_id, model_id in models.items() if model_id is None]
     if unbound:
         connection.execute(
             text(
+                # whoever comes second finds it bound
                 "UPDATE transcripts SET model_id = :model_id, prompt = :prompt, "
-                "decode_settings = CAST(:settings AS jsonb) "
-                "WHERE id = ANY(:ids)"
+                "decode_settings = CAST(:settings AS jsonb) WHERE id IN ("
+                "SELECT id FROM transcripts WHERE id = ANY(:ids) AND model_id IS NULL ORDER BY id FOR NO KEY UPDATE)"
             ),
             {
-                "ids": list(unbound),
+                "ids": unbound,
                 "model_id": binding.model_id,
                 "prompt": binding.prompt,
                 "settings": json.dumps(binding.decode_settings),
             },
         )
-    return set(
-        connection.scalars(
-            text("SELECT id FROM transcripts WHERE id = ANY(:ids) AND model_id = :model_id"),
-            {"ids": list(transcript_ids), "model_id": binding.model_id},
-        )
+        models = _models_of(connection, transcript_ids)
+    return {transcript_id for transcript_id, model_id in models.items() if model_id == binding.model_id}
+
+
+def _models_of(connection: Connection, transcript_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, int | None]:
+    rows = connection.execute(
+        text("SELECT id, model_id FROM transcripts WHERE id = ANY(:ids)"), {"ids": list(transcript_ids)}
     )
+    return {row.id: row.model_id for row in rows}
 
 
 def store_results(
@@ -177,8 +177,12 @@ def store_results(
     failures: Iterable[tuple[SegmentClaim, Failure]] = (),
     *,
     max_attempts: int,
+    index_later: bool = False,
 ) -> int:
     """Store what became of claimed segments, and finish the transcripts whose last segment this was.
+
+    With `index_later` the texts are found by search a moment later: `db.search.index_pending` is called by others, and
+    the caller tells them after the commit. Without, they are indexed here, which takes several times as long.
 
     A retryable failure puts its segment back until it has failed `max_attempts` times.
 
@@ -186,6 +190,10 @@ def store_results(
         How many of the results and failures were stored. Fewer than given means that some claims had been taken
         back meanwhile: those are dropped, another worker's stand.
     """
+    connection.execute(
+        text("SELECT set_config('fonoteca.index_later', :later, true)"),
+        {"later": "on" if index_later else "off"},
+    )
     # all of one's own segments first, then transcripts: see the lock order above
     done = _store_done(connection, worker_id, results)
     failed = [

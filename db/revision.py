@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-SCHEMA_REVISION = "0009"
+SCHEMA_REVISION = "0010"
 """Name of the newest migration."""
 
 

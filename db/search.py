@@ -151,6 +151,31 @@ def index_older(connection: Connection, limit: int) -> int:
     return len(ids)
 
 
+def index_pending(connection: Connection, limit: int) -> int:
+    """Index up to `limit` segments whose texts were stored to be indexed later. Safe run by several at once.
+
+    A segment whose text cannot be indexed is logged and left out; `fonoteca check` counts it.
+
+    Returns:
+        How many segments were looked at; 0 when none waits, or others have them all in hand.
+    """
+    ids = connection.scalars(
+        text(
+            """
+            DELETE FROM search_pending WHERE ctid = ANY (ARRAY(
+                SELECT ctid FROM search_pending LIMIT :limit FOR UPDATE SKIP LOCKED))
+            RETURNING segment_id
+            """
+        ),
+        {"limit": limit},
+    ).all()
+    if ids and not _is_indexed(connection, sorted(ids)):
+        for segment_id in ids:
+            if not _is_indexed(connection, [segment_id]):
+                log.error("segment_not_indexed", segment_id=segment_id)
+    return len(ids)
+
+
 def _is_indexed(connection: Connection, segment_ids: list[int]) -> bool:
     """Index these segments. False, and nothing done, where the text of one of them cannot be."""
     try:

@@ -60,6 +60,15 @@ class SearchWord(Base):
     word: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
 
 
+class SearchPending(Base):
+    """A segment whose text is to be indexed a moment after it was stored (`db.search.index_pending`)."""
+
+    __tablename__ = "search_pending"
+
+    segment_id: Mapped[int] = mapped_column(BigInteger)
+    __mapper_args__ = {"primary_key": [segment_id]}  # noqa: RUF012 - for the mapper alone: the table has no key
+
+
 class SearchBackfill(Base):
     """How far segments of before the search have been indexed: all from this id on are."""
 

@@ -20,6 +20,7 @@ from workers import context
 from workers.queue import (
     EVALUATE_TASK,
     GPU_QUEUE,
+    INDEX_TASK,
     MESSAGES_TASK,
     NIGHT_TASK,
     SPLIT_TASK,
@@ -104,6 +105,18 @@ def sweep() -> None:
     engine = make_engine(settings.require_database_url(), application_name="fonoteca-sweep", pool_size=1)
     try:
         run_sweep(engine, settings)
+    finally:
+        engine.dispose()
+
+
+@app.task(name=INDEX_TASK)
+def index() -> None:
+    """Index texts that were stored to be found a moment later."""
+    from workers.index import index_stored
+
+    engine = make_engine(settings.require_database_url(), application_name="fonoteca-index", pool_size=1)
+    try:
+        index_stored(engine)
     finally:
         engine.dispose()
 

@@ -27,6 +27,7 @@ SPLIT_TASK = "workers.split"
 TRANSCRIBE_TASK = "workers.transcribe"
 EVALUATE_TASK = "workers.evaluate"
 SWEEP_TASK = "workers.sweep"
+INDEX_TASK = "workers.index"
 NIGHT_TASK = "workers.night"
 MESSAGES_TASK = "workers.messages"
 
@@ -36,6 +37,9 @@ takes minutes; a wake-up lost with its worker is replaced by the sweep long befo
 
 EVALUATE_EXPIRES_S = 300.0
 """A wake-up for evaluation that waited so long has nothing to add: the sweep has sent newer ones."""
+
+INDEX_EXPIRES_S = 60.0
+"""A wake-up for indexing that waited so long has nothing to add: the sweep has done its work meanwhile."""
 
 NIGHT_INTERVAL_S = 60.0
 """How often somebody looks whether a night is due, ready or to be reported, and whether a message waits."""
@@ -67,6 +71,7 @@ def make_celery(settings: Settings) -> Celery:
             TRANSCRIBE_TASK: {"queue": GPU_QUEUE},
             EVALUATE_TASK: {"queue": GPU_QUEUE},
             SWEEP_TASK: {"queue": CONTROL_QUEUE},
+            INDEX_TASK: {"queue": QUALITY_QUEUE},
             NIGHT_TASK: {"queue": QUALITY_QUEUE},
             MESSAGES_TASK: {"queue": QUALITY_QUEUE},
         },
@@ -133,6 +138,11 @@ def wake_transcribe() -> None:
 def wake_evaluate(*, expires_s: float = EVALUATE_EXPIRES_S) -> None:
     """Tell a GPU worker that evaluation runs may wait. Call after the commit."""
     _send(EVALUATE_TASK, GPU_QUEUE, expires_s=expires_s)
+
+
+def wake_index() -> None:
+    """Tell the quality worker that texts may wait to be indexed. Call after the commit."""
+    _send(INDEX_TASK, QUALITY_QUEUE, expires_s=INDEX_EXPIRES_S)
 
 
 def wake_night() -> None:

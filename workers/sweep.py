@@ -17,7 +17,7 @@ from db.connect import transaction
 from db.control import move_held
 from db.evaluation_runs import find_open_runs
 from db.queue import count_waiting, take_back_dead_claims
-from db.search import index_older, merge_new_words
+from db.search import index_older, index_pending, merge_new_words
 from db.segment_counts import fill_counts
 from db.settings import Settings
 from db.sql_users import end_overlong
@@ -31,6 +31,9 @@ BACKFILL_SEGMENTS = 5_000
 
 MOVING_S = 5.0
 """How long one sweep moves segments of paused, resumed and cancelled recordings; the next one goes on."""
+
+PENDING_SEGMENTS = 1_000
+"""Segments stored to be indexed later that one sweep indexes, should nobody else."""
 
 COUNTS_PER_SWEEP = 500
 """Transcripts of before segment counts were stored that one sweep counts: a fraction of a second."""
@@ -80,6 +83,8 @@ def _fill_in(engine: Engine) -> None:
     """One step of what is made up for little by little; one that fails is told, and tried again by the next sweep."""
     steps: dict[str, Callable[[Connection], object]] = {
         "merge_new_words": merge_new_words,
+        # those whose wake-up was lost
+        "index_pending": lambda connection: index_pending(connection, PENDING_SEGMENTS),
         "index_older": lambda connection: index_older(connection, BACKFILL_SEGMENTS),
         "fill_counts": lambda connection: fill_counts(connection, limit=COUNTS_PER_SWEEP),
     }

@@ -29,7 +29,7 @@ from speech.engine import DecodeSettings, Hypothesis, Phi4Engine
 from speech.prompting import never
 from speech.working_copy import read_spans
 from workers.context import WorkerContext
-from workers.queue import wake_evaluate, wake_transcribe
+from workers.queue import wake_evaluate, wake_index, wake_transcribe
 
 log = structlog.get_logger(__name__)
 
@@ -409,8 +409,14 @@ def _store(context: WorkerContext, outcomes: Sequence[Outcome]) -> None:
     worker_id = context.session.ensure_alive()
     with transaction(context.engine) as tx:
         stored = store_results(
-            tx.connection, worker_id, results, failures, max_attempts=context.settings.max_attempts
+            tx.connection,
+            worker_id,
+            results,
+            failures,
+            max_attempts=context.settings.max_attempts,
+            index_later=True,
         )
+        tx.after_commit(wake_index)
     context.session.begin_work()  # progress
     log.info(
         "segments_stored",

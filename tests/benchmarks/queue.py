@@ -148,7 +148,9 @@ def claimer(url: str, binding: ModelBinding, number: int, ready: Barrier, stop: 
             results = [result(claim, vocabulary, rng) for claim in claims]
             made_up = time.perf_counter()
             with transaction(engine) as tx:
-                stored = queue.store_results(tx.connection, worker.worker_id, results, max_attempts=3)
+                stored = queue.store_results(
+                    tx.connection, worker.worker_id, results, max_attempts=3, index_later=True
+                )
             made.append((time.time(), claimed - began, time.perf_counter() - made_up, stored))
             if not claims:
                 break

@@ -24,13 +24,13 @@ def test_wake_ups_are_sent_though_nothing_can_be_filled_in(
     make_recording(media=b"audio")
     with transaction(engine) as tx:
         # every step fails in the database: its table is not there
-        for table in ("search_new_words", "search_backfill"):
+        for table in ("search_new_words", "search_pending", "search_backfill"):
             tx.connection.execute(text(f"ALTER TABLE {table} RENAME TO {table}_away"))
         tx.connection.execute(text("ALTER TABLE transcripts RENAME COLUMN done_segments TO done_away"))
     with capture_logs() as logs:
         sweep(engine, settings)
     failed = [entry["step"] for entry in logs if entry["event"] == "fill_in_failed"]
-    assert failed == ["merge_new_words", "index_older", "fill_counts"]
+    assert failed == ["merge_new_words", "index_pending", "index_older", "fill_counts"]
     with redis.Redis.from_url(settings.require_redis_url()) as client:
         assert client.llen(MEDIA_QUEUE) == 1
 
