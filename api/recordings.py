@@ -18,9 +18,10 @@ from api.export.timecode import BadTimecodeOffset, parse_offset
 from api.export.ttml import render_ttml
 from api.parts import Parts, UsesParts
 from api.problems import Problem, RecordingNotFound
-from api.schemas import Recording, Transcript
+from api.schemas import MAX_BIGINT, Attempt, AttemptPage, Recording, Transcript
+from db.attempts import list_attempts
 from db.batches import find_recording
-from db.states import RecordingState
+from db.states import AttemptOutcome, RecordingState
 from db.transcripts import Transcript as TranscriptRow
 from db.transcripts import find_transcript
 
@@ -63,6 +64,35 @@ def get_recording(recording_id: uuid.UUID, caller: Caller, parts: UsesParts) -> 
     if recording is None:
         raise RecordingNotFound(recording_id)
     return Recording.of(recording)
+
+
+@router.get("/{recording_id}/attempts")
+def list_recording_attempts(
+    recording_id: uuid.UUID,
+    caller: Caller,
+    parts: UsesParts,
+    outcome: Annotated[
+        list[AttemptOutcome] | None, Query(description="Only those that ended so; several may be given.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: Annotated[int | None, Query(ge=0, le=MAX_BIGINT, description="`next` of the page before.")] = None,
+) -> AttemptPage:
+    """What was tried with a recording, and how it ended: `outcome=failed&outcome=lost` are its problems."""
+    with parts.engine.connect() as connection:
+        if find_recording(connection, caller.id, recording_id) is None:
+            raise RecordingNotFound(recording_id)
+        found = list_attempts(
+            connection,
+            caller.id,
+            recording_id,
+            limit=limit + 1,
+            after=after,
+            outcomes=frozenset(outcome or AttemptOutcome),
+        )
+    return AttemptPage(
+        items=[Attempt.model_validate(row) for row in found[:limit]],
+        next=found[limit - 1].id if len(found) > limit else None,
+    )
 
 
 def read_finished_transcript(parts: Parts, broadcaster_id: int, recording_id: uuid.UUID) -> TranscriptRow:

@@ -14,7 +14,7 @@ from api.export.timecode import clock, parse_offset
 from db import batches as rows
 from db import corrections, transcripts
 from db.correction_draws import MAX_DRAWN
-from db.states import GapKind, Priority, RecordingState, SegmentState
+from db.states import AttemptOutcome, GapKind, Priority, RecordingState, SegmentState
 
 MAX_RECORDINGS = 10_000
 MAX_CORRECTIONS = 1_000
@@ -128,6 +128,30 @@ class Coverage(Out):
     transcribed_s: float
     no_speech_s: float
     failed_s: float
+
+
+class Attempt(Out):
+    """One try at splitting a recording, or at transcribing one of its segments."""
+
+    id: int
+    segment_index: int | None
+    """Empty: the recording was split."""
+    start_s: float | None
+    end_s: float | None
+    number: int
+    """Counted from 1 for each recording and each segment."""
+    worker_id: int
+    host: str
+    outcome: AttemptOutcome
+    error_code: str | None
+    error_message: str | None
+    started_at: dt.datetime
+    finished_at: dt.datetime | None
+
+
+class AttemptPage(BaseModel):
+    items: list[Attempt]
+    next: int | None
 
 
 class Recording(Out):

@@ -214,6 +214,10 @@ class ApiClient:
         recording: Recording = self._json(self.send("GET", f"/v1/recordings/{quote(recording_id, safe='')}"))
         return recording
 
+    def attempts(self, recording_id: str) -> Iterator[dict[str, Any]]:
+        """What was tried with a recording, oldest first, fetched page by page."""
+        yield from self._pages(f"/v1/recordings/{quote(recording_id, safe='')}/attempts")
+
     def transcript(self, recording_id: str, form: str, *, timecode_offset: str | None = None) -> bytes:
         """A recording's current transcript as json, txt, srt, vtt, ttml or ctm."""
         path = f"/v1/recordings/{quote(recording_id, safe='')}/transcript"

@@ -26,6 +26,9 @@ def status(
         typer.Argument(metavar="[BATCH|RECORDING]", help="Id of a batch or recording.", show_default=False),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show progress until the work is finished.")] = False,
+    attempts: Annotated[
+        bool, typer.Option("--attempts", help="Of a recording: what was tried, and what went wrong.")
+    ] = False,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Batches listed, newest first.")] = 20,
     server: ServerOption = None,
     as_json: JsonOption = False,
@@ -36,7 +39,11 @@ def status(
     output = Output(as_json)
     try:
         with ApiClient.connect(server) as client:
-            if target is None:
+            if attempts:
+                if target is None:
+                    raise CliError("name the recording whose attempts are to be shown")
+                show_attempts(client, output, require_id(target))
+            elif target is None:
                 show_batches(client, output, limit=limit, watch=watch)
             else:
                 show_target(client, output, require_id(target), watch=watch)
@@ -162,3 +169,29 @@ def show_recording(client: ApiClient, output: Output, recording_id: str, *, watc
             f"transcribed: {coverage['transcribed_s']:.1f} s; no speech: {coverage['no_speech_s']:.1f} s; "
             f"failed: {coverage['failed_s']:.1f} s"
         )
+
+
+def show_attempts(client: ApiClient, output: Output, recording_id: str) -> None:
+    """What was tried with a recording: what went wrong in full, the rest as a count."""
+    from collections import Counter
+
+    found = list(client.attempts(recording_id))
+    if output.as_json:
+        output.document(found)
+        return
+    for attempt in found:
+        if attempt["outcome"] in ("failed", "lost"):
+            what = (
+                "splitting"
+                if attempt["segment_index"] is None
+                else f"segment {attempt['segment_index']} ({attempt['start_s']:.1f} to {attempt['end_s']:.1f} s)"
+            )
+            reason = attempt["error_message"] or "its worker died, or took too long"
+            output.line(
+                f"{attempt['started_at'][:19].replace('T', ' ')}  {attempt['outcome']:<6}  {what}, attempt "
+                f"{attempt['number']} on {attempt['host']}: {reason}"
+            )
+    counts = Counter(attempt["outcome"] for attempt in found)
+    output.line(
+        ", ".join(f"{n:,} {outcome}" for outcome, n in sorted(counts.items())) or "nothing was tried yet"
+    )

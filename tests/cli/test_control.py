@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from db.connect import transaction
+from db.liveness import WorkerSession
+from db.splitting import claim_recording, fail_split
+from db.work import Failure
 from tests.cli.conftest import Ended
 
 Run = Callable[..., Ended]
@@ -75,3 +79,20 @@ def test_what_cannot_be_done_is_said(database: None, fonoteca: Run) -> None:
     )
     ended = fonoteca("queue", "weight", "ninguen", "0")
     assert (ended.code, "0.001 to 1,000" in ended.err) == (1, True)
+
+
+def test_what_went_wrong_is_told(api: str, fonoteca: Run, engine: Engine, make_recording: Any) -> None:
+    made = make_recording()
+    assert fonoteca("status", made.id, "--attempts").out == "nothing was tried yet\n"
+    worker = WorkerSession(engine, role="media", code_version="test", lease_s=60, claim_limit_s=60).start()
+    with transaction(engine) as tx:
+        claimed = claim_recording(tx.connection, worker.worker_id)
+        assert claimed is not None
+        broken = Failure("bad_media", "novas.mp3: no audio in it", retryable=False)
+        fail_split(tx.connection, claimed, worker.worker_id, broken, max_attempts=3)
+    worker.stop()
+    told = fonoteca("status", made.id, "--attempts").out.splitlines()
+    assert "failed  splitting, attempt 1 on " in told[0]
+    assert told[0].endswith(": novas.mp3: no audio in it")
+    assert told[1] == "1 failed"
+    assert "name the recording" in fonoteca("status", "--attempts").err
