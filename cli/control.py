@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     for command in (pause, resume, cancel, retry):
         app.command(command.__name__)(command)
+    app.command("transcribe-again")(transcribe_again)
 
 
 def pause(batch: BatchArgument, server: ServerOption = None, as_json: JsonOption = False) -> None:
@@ -51,6 +52,60 @@ def retry(target: TargetArgument, server: ServerOption = None, as_json: JsonOpti
     told = _tell(target, "retry", server)
     said = f"{told['name']} is {told['state']}" if "state" in told else _retried_text(told)
     _show(told, as_json, said)
+
+
+def transcribe_again(
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="[BATCH|RECORDING]", help="Id of a batch or recording.", show_default=False),
+    ] = None,
+    programme: Annotated[str | None, typer.Option("--programme", help="Of this programme.")] = None,
+    from_: Annotated[str | None, typer.Option("--from", help="First day of broadcast, YYYY-MM-DD.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Last day of broadcast.")] = None,
+    transcribed_by: Annotated[
+        str | None, typer.Option("--transcribed-by", help="Those whose transcript this model made.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="With this model; else the deployed one.", show_default=False),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All recordings that are finished.")] = False,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Transcribe finished recordings again. Each keeps its transcript until the new one is finished."""
+    from cli.client import ApiClient
+    from cli.errors import CliError
+    from cli.status import require_id
+
+    chosen = {"programme": programme, "from": from_, "to": to, "transcribed_by": transcribed_by}
+    if target is None and not any(chosen.values()) and not everything:
+        raise CliError("say which recordings: a batch, a recording, --programme, --from ..., or --all")
+    asked: dict[str, Any] = {name: value for name, value in (chosen | {"model": model}).items() if value}
+    n_recordings = 0
+    with ApiClient.connect(server) as client:
+        if target is not None:
+            asked |= _which(client, require_id(target))
+        while True:
+            told = client.send("POST", "/v1/transcriptions", json=asked).json()
+            n_recordings += told["n_recordings"]
+            if told["next"] is None:
+                break
+            asked["after"] = told["next"]
+    _show({"n_recordings": n_recordings}, as_json, f"{_recordings(n_recordings)} transcribed again")
+
+
+def _which(client: ApiClient, identity: str) -> dict[str, str]:
+    from cli.client import ApiProblem
+
+    try:
+        client.batch(identity)
+    except ApiProblem as problem:
+        if problem.status != 404:
+            raise
+        client.recording(identity)
+        return {"recording_id": identity}
+    return {"batch_id": identity}
 
 
 def _recordings(n: int) -> str:

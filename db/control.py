@@ -173,14 +173,14 @@ def move_held(connection: Connection, *, limit: int = MOVED_AT_ONCE) -> int:
         for broadcaster_id, rank in sorted({(row.broadcaster_id, row.priority) for row in moving}):
             forget_turns(connection, Flow(WorkQueue.TRANSCRIBE, broadcaster_id, rank))
     releasing = [row for row in moving if row.hold == "releasing"]
-    for flow, rows in _by_flow(WorkQueue.TRANSCRIBE, releasing):
+    for flow, rows in by_flow(WorkQueue.TRANSCRIBE, releasing):
         ids = [row.id for row in rows]
         _enter_queue(connection, flow, f"s.recording_id = ANY(:ids) AND s.priority >= {HELD_BACK}", ids)
         connection.execute(text("UPDATE recordings SET hold = NULL WHERE id = ANY(:ids)"), {"ids": ids})
     return len(moving)
 
 
-def _by_flow(queue: WorkQueue, rows: Sequence[Any]) -> Iterator[tuple[Flow, list[Any]]]:
+def by_flow(queue: WorkQueue, rows: Sequence[Any]) -> Iterator[tuple[Flow, list[Any]]]:
     """Rows of recordings by broadcaster and class, each in the order of their ids."""
     key = operator.attrgetter("broadcaster_id", "priority")
     for (broadcaster_id, rank), group in itertools.groupby(sorted(rows, key=lambda r: (key(r), r.id)), key):
@@ -289,9 +289,9 @@ def retry(connection: Connection, target: Target) -> Retried:
     done = {row.id for row in [*awaiting, *again]}
     anew = [row for row in rows if row.id not in done]
     _await_media(connection, awaiting)
-    for flow, group in _by_flow(WorkQueue.SPLIT, anew):
+    for flow, group in by_flow(WorkQueue.SPLIT, anew):
         _split_again(connection, flow, group)
-    for flow, group in _by_flow(WorkQueue.TRANSCRIBE, again):
+    for flow, group in by_flow(WorkQueue.TRANSCRIBE, again):
         _transcribe_again(connection, flow, group)
     # those of which nothing was left to do
     finish_transcripts(connection, [row.transcript_id for row in again])

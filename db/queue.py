@@ -142,32 +142,38 @@ def _bind_transcripts(
     connection: Connection, transcript_ids: Sequence[uuid.UUID], binding: ModelBinding
 ) -> set[uuid.UUID]:
     """Bind the unbound among these transcripts to a model; return those that are this model's afterwards."""
-    models = _models_of(connection, transcript_ids)
-    unbound = [transcript_id for transcript_id, model_id in models.items() if model_id is None]
-    if unbound:
-        connection.execute(
-            text(
-                # whoever comes second finds it bound
-                "UPDATE transcripts SET model_id = :model_id, prompt = :prompt, "
-                "decode_settings = CAST(:settings AS jsonb) WHERE id IN ("
-                "SELECT id FROM transcripts WHERE id = ANY(:ids) AND model_id IS NULL ORDER BY id FOR NO KEY UPDATE)"
-            ),
-            {
-                "ids": unbound,
-                "model_id": binding.model_id,
-                "prompt": binding.prompt,
-                "settings": json.dumps(binding.decode_settings),
-            },
-        )
-        models = _models_of(connection, transcript_ids)
-    return {transcript_id for transcript_id, model_id in models.items() if model_id == binding.model_id}
-
-
-def _models_of(connection: Connection, transcript_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, int | None]:
-    rows = connection.execute(
-        text("SELECT id, model_id FROM transcripts WHERE id = ANY(:ids)"), {"ids": list(transcript_ids)}
+    bound = _bound_to(connection, transcript_ids, binding.model_id)
+    unbound = sorted(set(transcript_ids) - bound)
+    if not unbound:
+        return bound
+    connection.execute(
+        text(
+            # whoever comes second finds it bound. One that was asked for of this very model has no prompt so far
+            "UPDATE transcripts SET model_id = :model_id, prompt = :prompt, "
+            "decode_settings = CAST(:settings AS jsonb) WHERE id IN ("
+            "SELECT id FROM transcripts WHERE id = ANY(:ids) AND prompt IS NULL "
+            "AND (model_id IS NULL OR model_id = :model_id) ORDER BY id FOR NO KEY UPDATE)"
+        ),
+        {
+            "ids": unbound,
+            "model_id": binding.model_id,
+            "prompt": binding.prompt,
+            "settings": json.dumps(binding.decode_settings),
+        },
     )
-    return {row.id: row.model_id for row in rows}
+    return _bound_to(connection, transcript_ids, binding.model_id)
+
+
+def _bound_to(connection: Connection, transcript_ids: Sequence[uuid.UUID], model_id: int) -> set[uuid.UUID]:
+    """Those of the transcripts that the model has begun."""
+    return set(
+        connection.scalars(
+            text(
+                "SELECT id FROM transcripts WHERE id = ANY(:ids) AND model_id = :model_id AND prompt IS NOT NULL"
+            ),
+            {"ids": list(transcript_ids), "model_id": model_id},
+        )
+    )
 
 
 def store_results(

@@ -96,3 +96,20 @@ def test_a_batch_shows_that_its_broadcaster_is_paused(
         assert pause(tx.connection, Target(owner.id))
     assert client.get(f"/v1/batches/{made.batch_id}", headers=owner.headers).json()["paused"] is True
     assert post(client, owner, f"/v1/batches/{made.batch_id}/resume").json()["paused"] is True
+
+
+def test_finished_recordings_are_transcribed_again(
+    client: httpx.Client, owner: Any, make_transcript: Any
+) -> None:
+    made = make_transcript([Said(0, 2, "ola")], programme="Serán")
+    asked = {"programme": "Serán"}
+    answer = client.post("/v1/transcriptions", json=asked, headers=owner.headers)
+    assert (answer.status_code, answer.json()) == (202, {"n_recordings": 1, "next": None})
+    assert client.post("/v1/transcriptions", json=asked, headers=owner.headers).json()["n_recordings"] == 0
+    transcript = client.get(f"/v1/recordings/{made.id}/transcript?format=txt", headers=owner.headers)
+    assert "ola" in transcript.text, "readable while it is made anew"
+    unknown = client.post("/v1/transcriptions", json={"model": "ninguen"}, headers=owner.headers)
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "model_unknown")
+    for wrong in ({"program": "Serán"}, {"from": "yesterday"}):
+        assert client.post("/v1/transcriptions", json=wrong, headers=owner.headers).status_code == 422
+    assert client.post("/v1/transcriptions", json={}).status_code == 401

@@ -96,3 +96,15 @@ def test_what_went_wrong_is_told(api: str, fonoteca: Run, engine: Engine, make_r
     assert told[0].endswith(": novas.mp3: no audio in it")
     assert told[1] == "1 failed"
     assert "name the recording" in fonoteca("status", "--attempts").err
+
+
+def test_finished_recordings_are_transcribed_again(api: str, fonoteca: Run, make_transcript: Any) -> None:
+    made = make_transcript(programme="Serán")
+    assert "say which recordings" in fonoteca("transcribe-again").err
+    assert fonoteca("transcribe-again", "--programme", "Diario").out == "0 recordings transcribed again\n"
+    assert fonoteca("transcribe-again", made.id).out == "1 recording transcribed again\n"
+    assert fonoteca("transcribe-again", made.batch_id).out == "0 recordings transcribed again\n"
+    assert json.loads(fonoteca("transcribe-again", "--all", "--json").out) == {"n_recordings": 0}
+    ended = fonoteca("transcribe-again", "--all", "--model", "ninguen")
+    assert (ended.code, "no model named 'ninguen'" in ended.err) == (1, True)
+    assert "there is no recording" in fonoteca("transcribe-again", uuid.uuid4()).err
