@@ -67,10 +67,10 @@ _PENDING_SQL = """
 
 # Only of transcripts that the model began: few, found by their own index, however many segments wait.
 _BEGUN_SQL = """
-    SELECT s.id, s.transcript_id
-    FROM transcripts t JOIN segments s ON s.transcript_id = t.id JOIN recordings r ON r.id = s.recording_id
+    SELECT s.id, s.transcript_id FROM transcripts t JOIN segments s ON s.transcript_id = t.id
     WHERE t.model_id = :model_id AND t.finished_at IS NULL AND s.state = 'pending' AND s.losses {losses}
-      AND s.priority BETWEEN :from_rank AND 99 AND r.hold IS NULL AND r.state = 'transcribing'
+      AND s.priority BETWEEN :from_rank AND 99
+      AND (SELECT r.hold IS NULL AND r.state = 'transcribing' FROM recordings r WHERE r.id = s.recording_id)
       AND NOT EXISTS (SELECT FROM paused_queues WHERE queue = 'transcribe')
     ORDER BY s.priority, s.turn, s.id LIMIT :limit FOR UPDATE OF s SKIP LOCKED
 """

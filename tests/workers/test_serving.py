@@ -440,11 +440,11 @@ def test_finding_what_a_model_began_does_not_read_the_backlog(
         from db.queue import _BEGUN_SQL
 
         plan = connection.scalars(
-            text("EXPLAIN " + _BEGUN_SQL.format(losses="< :losses")),
-            {"model_id": model_id, "losses": 2, "limit": 32},
+            text("EXPLAIN " + _BEGUN_SQL.format(losses="< 2")),
+            {"model_id": model_id, "from_rank": 0, "limit": 32},
         ).all()
     assert any("ix_transcripts_begun" in line for line in plan), plan
-    assert not any("Seq Scan" in line or "ix_segments_pending" in line for line in plan), plan
+    assert not any("Seq Scan on segments" in line or "ix_segments_turn" in line for line in plan), plan
     begun = ModelBinding(model_id, "prompt", {})
     with transaction(engine) as tx:
         claims = claim_segments(tx.connection, context.session.worker_id, begun, limit=9, may_bind=False)
