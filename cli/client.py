@@ -90,6 +90,7 @@ class Batch(TypedDict):
     segment_counts: dict[str, int]
     audio_s: dict[str, float]
     finished: bool
+    paused: bool
 
 
 class NewCorrection(TypedDict):

@@ -67,7 +67,9 @@ def snapshots(
 def states_text(batch: Batch) -> str:
     """`3 completed, 1 transcribing`: recordings by state, in the order in which they pass through them."""
     counts = batch["recording_counts"]
-    return ", ".join(f"{counts[state]} {state}" for state in RecordingState if counts.get(state))
+    states = ", ".join(f"{counts[state]} {state}" for state in RecordingState if counts.get(state))
+    # servers of before do not say it
+    return f"{states} (paused)" if batch.get("paused") and not batch["finished"] else states
 
 
 def progress_text(batch: Batch) -> str:

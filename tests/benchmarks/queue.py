@@ -4,9 +4,9 @@
     make bench-queue BENCH_ARGS="--segments 100000"
 
 A PostgreSQL of its own, with the settings of the embedded stack and no special ones. Three broadcasters have a backlog
-of recordings of 200 segments. Four processes claim 16 segments at a time and store Galician texts of 40 words with
-their tokens, as GPU workers do: each text is indexed for search in the same transaction. Then a fourth broadcaster
-submits one recording of 20 segments while the claimers go on. The table comes last.
+of recordings of 200 segments. Four processes claim 16 segments at a time (`--claim`) and store Galician texts of 40
+words with their tokens, as GPU workers do; nobody indexes them for search meanwhile. Then a fourth broadcaster submits
+one recording of 20 segments while the claimers go on. The table comes last.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from db.turns import Flow, take_turns
 from db.work import ModelBinding, SegmentClaim, SegmentResult
 from migrations.run import migrate
 
-CLAIM = 16
 SEGMENTS_OF_RECORDING = 200
 SEGMENT_SAMPLES = 18 * 16_000
 FIRST_RECORDING = 20
@@ -130,7 +129,9 @@ def submit(
     )
 
 
-def claimer(url: str, binding: ModelBinding, number: int, ready: Barrier, stop: Event, told: Any) -> None:
+def claimer(
+    url: str, binding: ModelBinding, number: int, per_claim: int, ready: Barrier, stop: Event, told: Any
+) -> None:
     """Claims and stores until told to stop; sends when each claim began and ended, and whose it was."""
     engine = make_engine(url, application_name=f"claimer-{number}")
     rng = random.Random(number)
@@ -143,7 +144,7 @@ def claimer(url: str, binding: ModelBinding, number: int, ready: Barrier, stop: 
         while not stop.is_set():
             began = time.perf_counter()
             with transaction(engine) as tx:
-                claims = queue.claim_segments(tx.connection, worker.worker_id, binding, limit=CLAIM)
+                claims = queue.claim_segments(tx.connection, worker.worker_id, binding, limit=per_claim)
             claimed = time.perf_counter()
             results = [result(claim, vocabulary, rng) for claim in claims]
             made_up = time.perf_counter()
@@ -204,7 +205,7 @@ def run(url: str, arguments: argparse.Namespace) -> Rates:
                     "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) "
                     + queue._PENDING_SQL.format(losses="< 2")
                 ),
-                {"model_id": binding.model_id, "limit": CLAIM, "from_rank": 0},
+                {"model_id": binding.model_id, "limit": arguments.claim, "from_rank": 0},
             )
         )
         newcomer = connection.scalar(text("SELECT id FROM broadcasters WHERE name = 'novo'"))
@@ -214,7 +215,9 @@ def run(url: str, arguments: argparse.Namespace) -> Rates:
     pipes, processes = [], []
     for number in range(arguments.claimers):
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=claimer, args=(url, binding, number, ready, stop, theirs))
+        process = context.Process(
+            target=claimer, args=(url, binding, number, arguments.claim, ready, stop, theirs)
+        )
         process.start()
         pipes.append(ours)
         processes.append(process)
@@ -277,6 +280,7 @@ def main() -> None:
     )
     parser.add_argument("--segments", type=int, default=1_000_000)
     parser.add_argument("--claimers", type=int, default=4)
+    parser.add_argument("--claim", type=int, default=16, help="segments of one claim")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--json", type=Path)
@@ -284,7 +288,9 @@ def main() -> None:
     with database(arguments.folder) as url:
         found = run(url, arguments)
     print(found.plan)
-    print(f"\n{found.n_waiting:,} segments wait, {found.n_claimers} claimers, {CLAIM} segments a claim")
+    print(
+        f"\n{found.n_waiting:,} segments wait, {found.n_claimers} claimers, {arguments.claim} segments a claim"
+    )
     print(f"claimed and stored per second  {found.stored_per_s:>10,.0f}")
     print(f"a claim, p50 and p95           {found.claim_p50_ms:>10.1f} {found.claim_p95_ms:>8.1f} ms")
     print(f"a store, p50 and p95           {found.store_p50_ms:>10.1f} {found.store_p95_ms:>8.1f} ms")

@@ -39,6 +39,8 @@ def test_a_batch_is_paused_goes_on_is_cancelled_and_tried_again(
     assert fonoteca("retry", batch).out == "1 recording read anew\n"
     assert fonoteca("retry", batch).out == "nothing had failed or was cancelled\n"
     assert json.loads(fonoteca("pause", batch, "--json").out)["paused"] is True
+    assert "1 received (paused)" in fonoteca("status", batch).out
+    assert "1 received (paused)" in fonoteca("status").out
 
 
 def test_a_recording_is_named_like_a_batch(api: str, fonoteca: Run, make_recording: Any) -> None:
