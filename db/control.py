@@ -170,8 +170,10 @@ def move_held(connection: Connection, *, limit: int = MOVED_AT_ONCE) -> int:
             {"ids": asked},
         )
         connection.execute(text("UPDATE recordings SET hold = 'held' WHERE id = ANY(:ids)"), {"ids": asked})
-        for broadcaster_id, rank in sorted({(row.broadcaster_id, row.priority) for row in moving}):
-            forget_turns(connection, Flow(WorkQueue.TRANSCRIBE, broadcaster_id, rank))
+        # looks at all that waits of the class: once, when the last of them is moved
+        if not connection.scalar(text("SELECT EXISTS (SELECT FROM recordings WHERE hold = 'asked')")):
+            for flow, _ in by_flow(WorkQueue.TRANSCRIBE, moving):
+                forget_turns(connection, flow)
     releasing = [row for row in moving if row.hold == "releasing"]
     for flow, rows in by_flow(WorkQueue.TRANSCRIBE, releasing):
         ids = [row.id for row in rows]

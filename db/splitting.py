@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -15,20 +16,9 @@ from db.work import CoverageError, Failure, NewTranscript, SplitClaim
 def claim_recording(connection: Connection, worker_id: int) -> SplitClaim | None:
     """Take one received recording to split: of the highest class, by its turn (`db/turns.py`)."""
     rank = overdue_rank(connection, WorkQueue.SPLIT)
-    row = connection.execute(
-        text(
-            """
-            UPDATE recordings r
-            SET state = 'splitting', attempt = r.attempt + 1, worker_id = :worker_id, updated_at = now()
-            WHERE r.id = (
-                SELECT id FROM recordings WHERE state = 'received' AND hold IS NULL AND priority >= :from_rank
-                  AND NOT EXISTS (SELECT FROM paused_queues WHERE queue = 'split')
-                ORDER BY priority, turn, id LIMIT 1 FOR UPDATE SKIP LOCKED)
-            RETURNING r.id, r.broadcaster_id, r.name, r.media_key, r.attempt
-            """
-        ),
-        {"worker_id": worker_id, "from_rank": rank or 0},
-    ).one_or_none()
+    # where others have all of the overdue class in hand, of any
+    row = _take_recording(connection, worker_id, rank) if rank else None
+    row = row or _take_recording(connection, worker_id, 0)
     if row is None:
         return None
     connection.execute(
@@ -44,6 +34,23 @@ def claim_recording(connection: Connection, worker_id: int) -> SplitClaim | None
         },
     )
     return SplitClaim(row.id, row.broadcaster_id, row.name, row.media_key, row.attempt)
+
+
+def _take_recording(connection: Connection, worker_id: int, from_rank: int) -> Any:
+    return connection.execute(
+        text(
+            """
+            UPDATE recordings r
+            SET state = 'splitting', attempt = r.attempt + 1, worker_id = :worker_id, updated_at = now()
+            WHERE r.id = (
+                SELECT id FROM recordings WHERE state = 'received' AND hold IS NULL AND priority >= :from_rank
+                  AND NOT EXISTS (SELECT FROM paused_queues WHERE queue = 'split')
+                ORDER BY priority, turn, id LIMIT 1 FOR UPDATE SKIP LOCKED)
+            RETURNING r.id, r.broadcaster_id, r.name, r.media_key, r.attempt
+            """
+        ),
+        {"worker_id": worker_id, "from_rank": from_rank},
+    ).one_or_none()
 
 
 def _hold_split(connection: Connection, claim: SplitClaim, worker_id: int) -> bool:
