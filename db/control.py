@@ -318,7 +318,7 @@ def _split_again(connection: Connection, flow: Flow, rows: Sequence[Any]) -> Non
     connection.execute(
         text(
             f"""
-            UPDATE recordings r SET state = 'received', failures = 0, losses = 0, turn = g.turn,
+            UPDATE recordings r SET state = 'received', failures = 0, losses = 0, retry_at = NULL, turn = g.turn,
                    hold = CASE WHEN g.is_paused THEN 'asked' END, {_BEGIN_ANEW}
             FROM unnest(CAST(:ids AS uuid[]), CAST(:turns AS bigint[]), CAST(:paused AS boolean[]))
                  AS g (id, turn, is_paused)
@@ -345,7 +345,7 @@ def _transcribe_again(connection: Connection, flow: Flow, rows: Sequence[Any]) -
     )
     connection.execute(
         text(
-            "UPDATE segments SET state = 'pending', failures = 0, losses = 0, failure_code = NULL, "
+            "UPDATE segments SET state = 'pending', failures = 0, losses = 0, retry_at = NULL, failure_code = NULL, "
             "failure_reason = NULL, finished_at = NULL WHERE transcript_id = ANY(:ids) AND state = 'failed'"
         ),
         {"ids": transcripts},

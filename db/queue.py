@@ -1,4 +1,4 @@
-"""Every query that moves work: claims, results, failures, and the sweep. Reviewed here once for locking.
+"""Claims of segments, and what became of them. Reviewed here once for locking.
 
 Rules that all of them keep:
 
@@ -7,6 +7,8 @@ Rules that all of them keep:
   state = 'running'`. A worker that was given up for dead and wakes later finds nothing to update.
 * Lock order: segments that are one's own, then all transcripts in order of id, then recordings in order of id.
 * Nothing here sends a message: callers do that after the commit.
+
+Recordings to be split are in `db/splitting.py`, what dead workers held in `db/losses.py`, under the same rules.
 """
 
 from __future__ import annotations
@@ -20,21 +22,18 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from db.finishing import fail_recordings, finish_transcripts
-from db.liveness import DEAD_WORKERS_SQL
+from db.finishing import finish_transcripts
+from db.losses import ISOLATE_AFTER_LOSSES
 from db.states import WorkQueue
 from db.turns import overdue_rank
 from db.work import (
+    RETRY_FACTOR,
     Failure,
     ModelBinding,
     SegmentClaim,
     SegmentResult,
-    Swept,
     Waiting,
 )
-
-ISOLATE_AFTER_LOSSES = 2
-"""A segment whose worker died so often is claimed alone from then on: if it kills again, it kills only itself."""
 
 
 class Isolation(Enum):
@@ -48,10 +47,6 @@ class Isolation(Enum):
     """Other work is under way, which would die with it."""
 
 
-MAX_LOSSES = 5
-"""A segment, or a recording in splitting, whose worker died so often fails for good."""
-
-
 # In the order of turns (`db/turns.py`), read off ix_segments_turn: nothing is counted, however many wait. Segments that
 # their workers died over are claimed apart, read off ix_segments_suspect.
 _PENDING_SQL = """
@@ -60,6 +55,7 @@ _PENDING_SQL = """
       -- subqueries and not joins: whatever the statistics say, the plan begins with the head of the queue
       AND (SELECT t.model_id IS NULL OR t.model_id = :model_id FROM transcripts t WHERE t.id = s.transcript_id)
       AND (SELECT r.hold IS NULL AND r.state = 'transcribing' FROM recordings r WHERE r.id = s.recording_id)
+      AND (s.retry_at IS NULL OR s.retry_at <= now())
       AND NOT EXISTS (SELECT FROM paused_queues WHERE queue = 'transcribe')
     ORDER BY s.priority, s.turn, s.id LIMIT :limit FOR UPDATE OF s SKIP LOCKED
 """
@@ -71,6 +67,7 @@ _BEGUN_SQL = """
     WHERE t.model_id = :model_id AND t.finished_at IS NULL AND s.state = 'pending' AND s.losses {losses}
       AND s.priority BETWEEN :from_rank AND 99
       AND (SELECT r.hold IS NULL AND r.state = 'transcribing' FROM recordings r WHERE r.id = s.recording_id)
+      AND (s.retry_at IS NULL OR s.retry_at <= now())
       AND NOT EXISTS (SELECT FROM paused_queues WHERE queue = 'transcribe')
     ORDER BY s.priority, s.turn, s.id LIMIT :limit FOR UPDATE OF s SKIP LOCKED
 """
@@ -186,6 +183,7 @@ def store_results(
     failures: Iterable[tuple[SegmentClaim, Failure]] = (),
     *,
     max_attempts: int,
+    retry_after_s: float = 0.0,
     index_later: bool = False,
 ) -> int:
     """Store what became of claimed segments, and finish the transcripts whose last segment this was.
@@ -193,7 +191,8 @@ def store_results(
     With `index_later` the texts are found by search a moment later: `db.search.index_pending` is called by others, and
     the caller tells them after the commit. Without, they are indexed here, which takes several times as long.
 
-    A retryable failure puts its segment back until it has failed `max_attempts` times.
+    A retryable failure puts its segment back until it has failed `max_attempts` times: for `retry_after_s` seconds
+    the first time, RETRY_FACTOR times as long each time after.
 
     Returns:
         How many of the results and failures were stored. Fewer than given means that some claims had been taken
@@ -208,7 +207,9 @@ def store_results(
     failed = [
         transcript_id
         for claim, failure in failures
-        for transcript_id in _store_failure(connection, worker_id, claim, failure, max_attempts)
+        for transcript_id in _store_failure(
+            connection, worker_id, claim, failure, max_attempts, retry_after_s
+        )
     ]
     finish_transcripts(connection, {*done, *failed})
     return len(done) + len(failed)
@@ -258,7 +259,12 @@ def _store_done(
 
 
 def _store_failure(
-    connection: Connection, worker_id: int, claim: SegmentClaim, failure: Failure, max_attempts: int
+    connection: Connection,
+    worker_id: int,
+    claim: SegmentClaim,
+    failure: Failure,
+    max_attempts: int,
+    retry_after_s: float,
 ) -> Sequence[uuid.UUID]:
     """Store one failure; the segment's transcript, or nothing when the claim was no longer ours."""
     return connection.scalars(
@@ -270,6 +276,7 @@ def _store_failure(
                     state = CASE WHEN :retryable AND failures + 1 < :max_attempts
                             THEN 'pending' ELSE 'failed' END,
                     failure_code = :code, failure_reason = :reason,
+                    retry_at = now() + make_interval(secs => :retry_after_s * power(:retry_factor, failures)),
                     finished_at = CASE WHEN :retryable AND failures + 1 < :max_attempts
                                   THEN NULL ELSE now() END
                 WHERE id = :id AND attempt = :attempt AND state = 'running' AND worker_id = :worker_id
@@ -289,6 +296,8 @@ def _store_failure(
             "worker_id": worker_id,
             "retryable": failure.retryable,
             "max_attempts": max_attempts,
+            "retry_after_s": retry_after_s,
+            "retry_factor": RETRY_FACTOR,
             "code": failure.code,
             "reason": failure.reason,
         },
@@ -324,94 +333,16 @@ def return_claims(connection: Connection, worker_id: int) -> int:
     return segments.rowcount + recordings.rowcount
 
 
-# --- the sweep -------------------------------------------------------------------------------------------
-
-
-def take_back_dead_claims(connection: Connection) -> Swept:
-    """Return the claims of dead workers to the queue. Safe to run twice at once: SKIP LOCKED shares them out."""
-    return _take_back(connection, DEAD_WORKERS_SQL, {})
-
-
-def lose_claims(connection: Connection, worker_id: int) -> Swept:
-    """Return the claims of one worker whose work broke off, as if it had died over them."""
-    return _take_back(connection, "SELECT :worker_id", {"worker_id": worker_id})
-
-
-def _take_back(connection: Connection, workers_sql: str, parameters: dict[str, Any]) -> Swept:
-    """Return the claims of the workers that `workers_sql` selects.
-
-    What lost its worker MAX_LOSSES times fails with that reason: its last attempts ran alone.
-    """
-    segments = connection.execute(
-        text(
-            f"""
-            WITH dead AS (
-                SELECT id FROM segments WHERE state = 'running' AND worker_id IN ({workers_sql})
-                FOR UPDATE SKIP LOCKED
-            ), taken AS (
-                UPDATE segments s
-                SET losses = s.losses + 1, worker_id = NULL,
-                    state = CASE WHEN s.losses + 1 < :max_losses THEN 'pending' ELSE 'failed' END,
-                    failure_code = CASE WHEN s.losses + 1 < :max_losses THEN s.failure_code ELSE 'worker_died' END,
-                    failure_reason = CASE WHEN s.losses + 1 < :max_losses THEN s.failure_reason
-                        ELSE format('its worker died %s times while transcribing it', s.losses + 1) END,
-                    finished_at = CASE WHEN s.losses + 1 < :max_losses THEN NULL ELSE now() END
-                FROM dead WHERE s.id = dead.id
-                RETURNING s.id, s.attempt, s.recording_id, s.transcript_id, s.state
-            ), noted AS (
-                UPDATE attempts a SET outcome = 'lost', finished_at = now()
-                FROM taken t
-                WHERE a.recording_id = t.recording_id AND a.segment_id = t.id AND a.attempt = t.attempt
-            )
-            SELECT transcript_id, state FROM taken
-            """
-        ),
-        parameters | {"max_losses": MAX_LOSSES},
-    ).all()
-    failed = [row.transcript_id for row in segments if row.state == "failed"]
-    finish_transcripts(connection, set(failed))
-    recordings = connection.execute(
-        text(
-            f"""
-            WITH dead AS (
-                SELECT id FROM recordings WHERE state = 'splitting' AND worker_id IN ({workers_sql})
-                FOR UPDATE SKIP LOCKED
-            ), taken AS (
-                UPDATE recordings r
-                SET losses = r.losses + 1, worker_id = NULL, state = 'received', updated_at = now()
-                FROM dead WHERE r.id = dead.id
-                RETURNING r.id, r.attempt, r.losses
-            ), noted AS (
-                UPDATE attempts a SET outcome = 'lost', finished_at = now()
-                FROM taken t WHERE a.recording_id = t.id AND a.segment_id IS NULL AND a.attempt = t.attempt
-            )
-            SELECT id, losses FROM taken
-            """
-        ),
-        parameters,
-    ).all()
-    hopeless = [row.id for row in recordings if row.losses >= MAX_LOSSES]
-    if hopeless:
-        fail_recordings(
-            connection,
-            hopeless,
-            "worker_died",
-            f"reading it broke off {MAX_LOSSES} times: its worker died, or took longer than "
-            "FONOTECA_CLAIM_LIMIT_S. If the file makes the decoder crash, convert it with another tool and submit "
-            "it again",
-        )
-    return Swept(len(segments) - len(failed), len(failed), len(recordings) - len(hopeless), len(hopeless))
-
-
 def count_waiting(connection: Connection, *, cap: int = 1000) -> Waiting:
-    """How many recordings may be split and segments transcribed, counted up to `cap`; without what is held back."""
+    """How many recordings may be split and segments transcribed, counted up to `cap`; without what is held back or is
+    to be tried again later."""
     row = connection.execute(
         text(
             """
             SELECT (SELECT count(*) FROM (SELECT FROM recordings WHERE state = 'received' AND hold IS NULL
-                                          LIMIT :cap) r) AS recordings,
+                                            AND (retry_at IS NULL OR retry_at <= now()) LIMIT :cap) r) AS recordings,
                    (SELECT count(*) FROM (SELECT FROM segments WHERE state = 'pending' AND priority < 100
-                                          LIMIT :cap) s) AS segments
+                                            AND (retry_at IS NULL OR retry_at <= now()) LIMIT :cap) s) AS segments
             """
         ),
         {"cap": cap},

@@ -92,7 +92,7 @@ def transcribe_again(
         turns = take_turns(connection, flow, [row.size_bytes for row in group])
         connection.execute(
             text(
-                "UPDATE recordings r SET state = 'received', failures = 0, losses = 0, turn = g.turn, "
+                "UPDATE recordings r SET state = 'received', failures = 0, losses = 0, retry_at = NULL, turn = g.turn, "
                 "hold = g.hold, finished_at = NULL, updated_at = now() FROM unnest(CAST(:ids AS uuid[]), "
                 "CAST(:turns AS bigint[]), CAST(:holds AS text[])) AS g (id, turn, hold) WHERE r.id = g.id"
             ),

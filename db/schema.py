@@ -188,6 +188,8 @@ class Recording(Base):
     """Split attempts that raised an error."""
     losses: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     """Split attempts that ended with the death of their worker."""
+    retry_at: Mapped[dt.datetime | None]
+    """Not split before, after an attempt that raised an error."""
     worker_id: Mapped[int | None] = mapped_column(ForeignKey("workers.id"))
     failure_code: Mapped[str | None]
     failure_reason: Mapped[str | None]
@@ -344,6 +346,8 @@ class Segment(Base):
     """Attempts that raised an error."""
     losses: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     """Attempts that ended with the death of their worker."""
+    retry_at: Mapped[dt.datetime | None]
+    """Not claimed before, after an attempt that raised an error."""
     worker_id: Mapped[int | None] = mapped_column(ForeignKey("workers.id"))
     text: Mapped[str | None]
     token_ids: Mapped[list[int] | None] = mapped_column(ARRAY(Integer))

@@ -99,6 +99,10 @@ class Settings(BaseSettings):
     max_attempts: int = Field(default=3, ge=1)
     """Times that a recording is split, or a segment transcribed, before it fails for good."""
 
+    retry_after_s: float = Field(default=10.0, ge=0)
+    """What failed and may succeed another time (the object store was away) waits so long before it is tried again,
+    and four times as long each time after."""
+
     sweep_interval_s: float = Field(default=15.0, gt=0)
     """Seconds between two sweeps (dead claims, lost wake-ups, expired uploads)."""
 

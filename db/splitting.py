@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from db.finishing import fail_recordings, finish_transcripts
 from db.states import AttemptOutcome, GapKind, WorkQueue
 from db.turns import HELD_BACK, Flow, overdue_rank, take_turns
-from db.work import CoverageError, Failure, NewTranscript, SplitClaim
+from db.work import RETRY_FACTOR, CoverageError, Failure, NewTranscript, SplitClaim
 
 
 def claim_recording(connection: Connection, worker_id: int) -> SplitClaim | None:
@@ -44,6 +44,7 @@ def _take_recording(connection: Connection, worker_id: int, from_rank: int) -> A
             SET state = 'splitting', attempt = r.attempt + 1, worker_id = :worker_id, updated_at = now()
             WHERE r.id = (
                 SELECT id FROM recordings WHERE state = 'received' AND hold IS NULL AND priority >= :from_rank
+                  AND (retry_at IS NULL OR retry_at <= now())
                   AND NOT EXISTS (SELECT FROM paused_queues WHERE queue = 'split')
                 ORDER BY priority, turn, id LIMIT 1 FOR UPDATE SKIP LOCKED)
             RETURNING r.id, r.broadcaster_id, r.name, r.media_key, r.attempt
@@ -197,9 +198,16 @@ def store_split(connection: Connection, claim: SplitClaim, worker_id: int, found
 
 
 def fail_split(
-    connection: Connection, claim: SplitClaim, worker_id: int, failure: Failure, *, max_attempts: int
+    connection: Connection,
+    claim: SplitClaim,
+    worker_id: int,
+    failure: Failure,
+    *,
+    max_attempts: int,
+    retry_after_s: float = 0.0,
 ) -> bool:
-    """Record that splitting failed. A retryable failure puts the recording back until `max_attempts`.
+    """Record that splitting failed. A retryable failure puts the recording back until `max_attempts`: for
+    `retry_after_s` seconds the first time, RETRY_FACTOR times as long each time after.
 
     Returns:
         False when the claim is no longer ours and nothing was changed.
@@ -211,9 +219,15 @@ def fail_split(
         put_back = connection.execute(
             text(
                 "UPDATE recordings SET state = 'received', worker_id = NULL, failures = failures + 1, "
+                "retry_at = now() + make_interval(secs => :retry_after_s * power(:retry_factor, failures)), "
                 "updated_at = now() WHERE id = :id AND failures + 1 < :max_attempts"
             ),
-            {"id": claim.recording_id, "max_attempts": max_attempts},
+            {
+                "id": claim.recording_id,
+                "max_attempts": max_attempts,
+                "retry_after_s": retry_after_s,
+                "retry_factor": RETRY_FACTOR,
+            },
         )
         if put_back.rowcount:
             return True

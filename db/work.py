@@ -95,6 +95,10 @@ class Failure:
     retryable: bool
 
 
+RETRY_FACTOR = 4
+"""What failed waits so many times longer before each further attempt."""
+
+
 class CoverageError(Exception):
     """Segments and gaps do not tile the recording: a fault in the splitter, refused before it is stored."""
 

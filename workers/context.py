@@ -23,8 +23,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.code_version import code_version
 from db.connect import make_engine, transaction
 from db.liveness import DEAD_WORKERS_SQL, WorkerSession
+from db.losses import lose_claims
 from db.media_store import MediaStore
-from db.queue import lose_claims, return_claims
+from db.queue import return_claims
 from db.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -62,7 +63,7 @@ class WorkerContext:
 
     @property
     def scratch(self) -> Path:
-        """Folder for this process's temporary files; swept away after its death by the next worker that starts."""
+        """Folder for this process's temporary files; swept away after its death."""
         folder = scratch_root(self.settings) / f"{socket.gethostname()}-{self.pid}-{self.session.worker_id}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -105,7 +106,10 @@ def scratch_root(settings: Settings) -> Path:
 
 
 def clear_scratch(settings: Settings, engine: Engine) -> None:
-    """Remove the scratch folders of this host's dead workers: a worker that is killed cannot clean up."""
+    """Remove the scratch folders of this host's dead workers: a worker that is killed cannot clean up.
+
+    Done by each worker that starts and by each sweep, on the host that runs it.
+    """
     mine = re.compile(rf"{re.escape(socket.gethostname())}-\d+-(\d+)")
     folders = {
         int(match[1]): folder

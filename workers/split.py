@@ -27,8 +27,8 @@ def split_one(context: WorkerContext) -> bool:
     """Split the next received recording.
 
     Bad media fails its own recording with a reason for the submitter. Anything else that goes wrong (the object
-    store, the disk) is retried, up to `max_attempts`, when the next sweep wakes a worker: not at once, since what
-    went wrong needs a while to go right.
+    store, the disk) is retried, up to `max_attempts`, after `retry_after_s` and longer: not at once, since what went
+    wrong needs a while to go right.
 
     Returns:
         False when no recording waits.
@@ -95,4 +95,11 @@ def as_transcript(found: Split, key: str) -> NewTranscript:
 
 def _fail(context: WorkerContext, worker_id: int, claim: SplitClaim, failure: Failure) -> None:
     with transaction(context.engine) as tx:
-        fail_split(tx.connection, claim, worker_id, failure, max_attempts=context.settings.max_attempts)
+        fail_split(
+            tx.connection,
+            claim,
+            worker_id,
+            failure,
+            max_attempts=context.settings.max_attempts,
+            retry_after_s=context.settings.retry_after_s,
+        )

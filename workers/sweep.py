@@ -16,12 +16,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.connect import transaction
 from db.control import move_held
 from db.evaluation_runs import find_open_runs
-from db.queue import count_waiting, take_back_dead_claims
+from db.losses import take_back_dead_claims
+from db.queue import count_waiting
 from db.search import index_older, index_pending, merge_new_words
 from db.segment_counts import fill_counts
 from db.settings import Settings
 from db.sql_users import end_overlong
 from db.uploads import expire_uploads, find_orphans
+from workers.context import clear_scratch
 from workers.queue import GPU_QUEUE, MEDIA_QUEUE, wake_evaluate, wake_split, wake_transcribe
 
 log = structlog.get_logger(__name__)
@@ -53,6 +55,7 @@ def sweep(engine: Engine, settings: Settings) -> None:
     with transaction(engine) as tx:
         expired = expire_uploads(tx.connection, older_than_h=settings.upload_expiry_h)
     _remove_orphaned_files(engine, settings)
+    clear_scratch(settings, engine)
     if any(asdict(swept).values()) or expired:
         log.warning("swept", **asdict(swept), uploads_expired=len(expired))
     _watch_sql_users(engine)

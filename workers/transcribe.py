@@ -414,6 +414,7 @@ def _store(context: WorkerContext, outcomes: Sequence[Outcome]) -> None:
             results,
             failures,
             max_attempts=context.settings.max_attempts,
+            retry_after_s=context.settings.retry_after_s,
             index_later=True,
         )
         tx.after_commit(wake_index)

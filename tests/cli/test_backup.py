@@ -19,8 +19,9 @@ from db.connect import make_engine, transaction
 from db.corrections import NewCorrection, store_correction
 from db.integrity import check_rows, count_rows
 from db.liveness import WorkerSession
+from db.losses import take_back_dead_claims
 from db.media_store import MediaStore
-from db.queue import claim_segments, store_results, take_back_dead_claims
+from db.queue import claim_segments, store_results
 from db.search import search
 from db.splitting import claim_recording, store_split
 from db.sql_hardening import harden

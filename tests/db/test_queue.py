@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from sqlalchemy import Engine, text
 
-from db import queue, splitting
+from db import losses, queue, splitting
 from db.connect import transaction
 from db.liveness import WorkerSession
 from db.states import GapKind, Priority
@@ -34,6 +34,8 @@ from tests.db.queue_work import (
     store,
     transcript,
 )
+
+WHY_CONDEMNED = "its worker died 3 times while transcribing it, the last time with nothing else in hand"
 
 
 def test_a_claim_takes_segments_across_recordings_by_priority(
@@ -103,12 +105,12 @@ def test_a_killed_workers_claims_go_back_and_its_late_results_are_dropped(
     recording_id = split(engine, other, transcript(3))
     lost = claim(engine, dead, binding)
     with transaction(engine) as tx:
-        assert queue.take_back_dead_claims(tx.connection).segments_returned == 0, "its worker lives"
+        assert losses.take_back_dead_claims(tx.connection).segments_returned == 0, "its worker lives"
     kill(dead)
     with transaction(engine) as tx:
-        assert queue.take_back_dead_claims(tx.connection).segments_returned == 3
+        assert losses.take_back_dead_claims(tx.connection).segments_returned == 3
     with transaction(engine) as tx:
-        assert queue.take_back_dead_claims(tx.connection).segments_returned == 0, (
+        assert losses.take_back_dead_claims(tx.connection).segments_returned == 0, (
             "running it again does nothing"
         )
     again = claim(engine, other, binding)
@@ -131,7 +133,7 @@ def test_a_frozen_worker_loses_its_claims_with_its_lease(
     claims = claim(engine, frozen, binding)
     with transaction(engine) as tx:  # as if nothing had renewed it: the lock is still held
         tx.connection.execute(text("UPDATE workers SET lease_until = now() - interval '1 second'"))
-        assert queue.take_back_dead_claims(tx.connection).segments_returned == 2
+        assert losses.take_back_dead_claims(tx.connection).segments_returned == 2
     assert store(engine, frozen, claims) == 0
     assert frozen.ensure_alive() == frozen.worker_id, "awake again, it may claim anew"
     assert store(engine, frozen, claim(engine, frozen, binding)) == 2
@@ -144,19 +146,19 @@ def test_what_kills_its_workers_is_run_alone_and_fails_in_the_end(
     splitter = new_worker()
     make_recording()
     recording_id = split(engine, splitter, transcript(4))
-    for _ in range(queue.ISOLATE_AFTER_LOSSES):
+    for _ in range(losses.ISOLATE_AFTER_LOSSES):
         worker = new_worker()
         assert len(claim(engine, worker, binding)) == 4
         kill(worker)
         with transaction(engine) as tx:
-            queue.take_back_dead_claims(tx.connection)
+            losses.take_back_dead_claims(tx.connection)
     worker = new_worker()
     killer = claim(engine, worker, binding)
     assert len(killer) == 1, "suspects are taken one at a time"
-    for _ in range(queue.MAX_LOSSES - queue.ISOLATE_AFTER_LOSSES):
+    for _ in range(losses.FAIL_AFTER_LOSSES - losses.ISOLATE_AFTER_LOSSES):
         kill(worker)
         with transaction(engine) as tx:
-            queue.take_back_dead_claims(tx.connection)
+            losses.take_back_dead_claims(tx.connection)
         worker = new_worker()
         # the other three, innocent, get through
         while (claims := claim(engine, worker, binding)) and claims[0].segment_id != killer[0].segment_id:
@@ -165,7 +167,89 @@ def test_what_kills_its_workers_is_run_alone_and_fails_in_the_end(
     assert recording.state == "partial"
     assert "1.00 s could not be transcribed" in recording.failure_reason
     failed = rows(engine, "SELECT id, failure_reason FROM segments WHERE state = 'failed'")
-    assert failed == [(killer[0].segment_id, "its worker died 5 times while transcribing it")]
+    assert failed == [(killer[0].segment_id, WHY_CONDEMNED)]
+
+
+def test_what_is_lost_while_workers_die_for_another_reason_gets_further_chances(
+    engine: Engine, new_worker: NewWorker, make_recording: Make
+) -> None:
+    binding = model(engine)
+    splitter = new_worker()
+    make_recording()
+    split(engine, splitter, transcript(3))
+
+    def lose_alone() -> int:
+        """The suspect is claimed alone, and its worker dies."""
+        worker = new_worker()
+        (suspect,) = claim(engine, worker, binding)
+        kill(worker)
+        with transaction(engine) as tx:
+            losses.take_back_dead_claims(tx.connection)
+        return suspect.segment_id
+
+    for _ in range(losses.ISOLATE_AFTER_LOSSES):
+        worker = new_worker()
+        claim(engine, worker, binding)
+        kill(worker)
+        with transaction(engine) as tx:
+            losses.take_back_dead_claims(tx.connection)
+    other = new_worker()
+    make_recording()
+    with transaction(engine) as tx:
+        assert splitting.claim_recording(tx.connection, other.worker_id)
+    kill(other)  # a worker that never held the segment
+    suspect = lose_alone()
+    state = "SELECT state, losses FROM segments WHERE id = :id"
+    assert rows(engine, state, id=suspect) == [("pending", 3)]
+    with transaction(engine) as tx:  # that was long ago
+        tx.connection.execute(text("UPDATE workers SET lease_until = lease_until - interval '5 minutes'"))
+        tx.connection.execute(text("UPDATE segments SET retry_at = now()"))
+    assert lose_alone() == suspect
+    assert rows(engine, state, id=suspect) == [("failed", 4)]
+
+
+def test_however_many_workers_die_nothing_is_tried_for_ever(
+    engine: Engine, new_worker: NewWorker, make_recording: Make
+) -> None:
+    binding = model(engine)
+    splitter = new_worker()
+    make_recording()
+    recording_id = split(engine, splitter, transcript(1))
+    while not state_of(engine, recording_id).finished_at:
+        worker, other = new_worker(), new_worker()
+        with transaction(engine) as tx:
+            tx.connection.execute(text("UPDATE segments SET retry_at = NULL"))
+        assert claim(engine, worker, binding)
+        kill(worker)
+        kill(other)
+        with transaction(engine) as tx:
+            losses.take_back_dead_claims(tx.connection)
+    assert rows(engine, "SELECT losses FROM segments") == [(losses.GIVE_UP_AFTER_LOSSES,)]
+
+
+def test_what_was_claimed_before_the_server_was_started_anew_is_not_blamed(
+    engine: Engine, new_worker: NewWorker, make_recording: Make
+) -> None:
+    worker, splitter, binding = new_worker(), new_worker(), model(engine)
+    make_recording()
+    split(engine, splitter, transcript(2))
+    make_recording()
+    assert len(claim(engine, worker, binding)) == 2
+    with transaction(engine) as tx:
+        assert splitting.claim_recording(tx.connection, worker.worker_id)
+        tx.connection.execute(
+            text(
+                "UPDATE attempts SET started_at = pg_postmaster_start_time() - interval '1 second' "
+                "WHERE outcome = 'running'"
+            )
+        )
+    kill(worker)
+    with transaction(engine) as tx:
+        swept = losses.take_back_dead_claims(tx.connection)
+    assert (swept.segments_returned, swept.recordings_returned) == (2, 1)
+    assert rows(engine, "SELECT max(losses) FROM segments") == [(0,)]
+    assert rows(engine, "SELECT max(losses) FROM recordings") == [(0,)]
+    assert rows(engine, "SELECT count(*) FROM attempts WHERE outcome = 'lost'") == [(3,)]
 
 
 def test_splitting_survives_the_death_of_its_worker(
@@ -178,7 +262,7 @@ def test_splitting_survives_the_death_of_its_worker(
         assert lost is not None
     kill(dead)
     with transaction(engine) as tx:
-        assert queue.take_back_dead_claims(tx.connection).recordings_returned == 1
+        assert losses.take_back_dead_claims(tx.connection).recordings_returned == 1
     recording_id = split(engine, other, transcript(1))
     with transaction(engine) as tx:
         assert not splitting.store_split(tx.connection, lost, dead.worker_id, transcript(9)), "late: refused"
@@ -190,13 +274,13 @@ def test_a_file_that_keeps_killing_the_splitter_fails_with_a_reason(
     engine: Engine, new_worker: NewWorker, make_recording: Make
 ) -> None:
     made = make_recording()
-    for _ in range(queue.MAX_LOSSES):
+    for _ in range(losses.FAIL_AFTER_LOSSES):
         worker = new_worker()
         with transaction(engine) as tx:
             assert splitting.claim_recording(tx.connection, worker.worker_id) is not None
         kill(worker)
         with transaction(engine) as tx:
-            queue.take_back_dead_claims(tx.connection)
+            losses.take_back_dead_claims(tx.connection)
     recording = state_of(engine, made.id)
     assert (recording.state, recording.failure_code) == ("failed", "worker_died")
     assert "convert it with another tool" in recording.failure_reason
@@ -305,6 +389,46 @@ def test_a_retryable_failure_is_tried_again_until_the_limit(
     assert state_of(engine, recording_id).state == "partial"
     reasons = rows(engine, "SELECT failure_reason FROM segments WHERE state = 'failed'")
     assert reasons == [("the bucket did not answer",)]
+
+
+def test_what_failed_waits_before_it_is_tried_again_each_time_longer(
+    engine: Engine, new_worker: NewWorker, make_recording: Make
+) -> None:
+    worker, binding = new_worker(), model(engine)
+    away = Failure("split_error", "the bucket did not answer", retryable=True)
+    made = make_recording()
+
+    def fail_splitting() -> None:
+        with transaction(engine) as tx:
+            claimed = splitting.claim_recording(tx.connection, worker.worker_id)
+            assert claimed
+            splitting.fail_split(
+                tx.connection, claimed, worker.worker_id, away, max_attempts=5, retry_after_s=10
+            )
+            assert splitting.claim_recording(tx.connection, worker.worker_id) is None
+            assert queue.count_waiting(tx.connection).recordings == 0, "nobody is woken for it"
+
+    def fail_transcribing() -> None:
+        with transaction(engine) as tx:
+            claims = queue.claim_segments(tx.connection, worker.worker_id, binding, limit=1)
+            failures = [(claims[0], away)]
+            queue.store_results(
+                tx.connection, worker.worker_id, [], failures, max_attempts=5, retry_after_s=10
+            )
+            assert not queue.claim_segments(tx.connection, worker.worker_id, binding, limit=1)
+            assert queue.count_waiting(tx.connection).segments == 0
+
+    for table, fail in (("recordings", fail_splitting), ("segments", fail_transcribing)):
+        waits = []
+        for _ in range(3):
+            fail()
+            left = f"SELECT extract(epoch FROM retry_at - now())::float AS left_s FROM {table}"
+            waits.append(round(rows(engine, left)[0].left_s / 10))
+            with transaction(engine) as tx:  # the time is over
+                tx.connection.execute(text(f"UPDATE {table} SET retry_at = now()"))
+        assert waits == [1, 4, 16]
+        if table == "recordings":
+            assert split(engine, worker, transcript(1)) == made.id
 
 
 def test_orderly_returns_are_not_failures(

@@ -15,7 +15,8 @@ from db import splitting, turns
 from db.broadcasters import BroadcasterUnknown, WeightOutOfRange, set_weight
 from db.connect import transaction
 from db.liveness import WorkerSession
-from db.queue import _PENDING_SQL, take_back_dead_claims
+from db.losses import take_back_dead_claims
+from db.queue import _PENDING_SQL
 from db.states import Priority, WorkQueue
 from db.turns import Flow, forget_turns
 from db.work import ModelBinding, SegmentClaim

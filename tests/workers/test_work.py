@@ -32,6 +32,12 @@ Query = Callable[..., list[Any]]
 Make = Callable[..., Any]
 
 
+@pytest.fixture(autouse=True)
+def retry_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed is tried again without waiting; `tests/db/test_queue.py` shows the wait."""
+    monkeypatch.setenv("FONOTECA_RETRY_AFTER_S", "0")
+
+
 def waiting_messages(settings: Settings, queue: str) -> int:
     with redis.Redis.from_url(settings.require_redis_url()) as client:
         return int(client.llen(queue))
