@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 import time
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
@@ -36,6 +37,21 @@ DEAD_WORKERS_SQL = f"""
 """Subquery: ids of workers whose claims are void."""
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass
+class WorkCounters:
+    """What a worker process did since it registered. They only grow, so that rates can be computed from any two
+    readings."""
+
+    claims: int = 0
+    """Times that it asked the queue for segments, also in vain."""
+    claim_s: float = 0.0
+    """Seconds that this took."""
+    busy_s: float = 0.0
+    """Seconds in which its engine worked and waited neither for the queue nor for audio."""
+    transcribed_samples: int = 0
+    """Of segments that it transcribed and handed in, also those that came too late."""
 
 
 class WorkerSession:
@@ -65,6 +81,8 @@ class WorkerSession:
         self._thread: threading.Thread | None = None
         self.pid = os.getpid()
         self.worker_id = 0
+        self.counters = WorkCounters()
+        """Counted up by the process's work; written to its row with each renewal of the lease."""
 
     def start(self) -> Self:
         """Register and begin to renew the lease."""
@@ -109,6 +127,7 @@ class WorkerSession:
             connection.close()
             raise
         self._connection = connection
+        self.counters = WorkCounters()  # the row is new
         log.info("worker_registered", worker_id=self.worker_id, role=self._role)
 
     def ensure_alive(self) -> int:
@@ -143,10 +162,11 @@ class WorkerSession:
         try:
             renewed = self._connection.execute(
                 text(
-                    "UPDATE workers SET lease_until = now() + make_interval(secs => :lease_s) "
+                    "UPDATE workers SET lease_until = now() + make_interval(secs => :lease_s), claims = :claims, "
+                    "claim_s = :claim_s, busy_s = :busy_s, transcribed_samples = :transcribed_samples "
                     "WHERE id = :id AND stopped_at IS NULL"
                 ),
-                {"lease_s": self._lease_s, "id": self.worker_id},
+                {"lease_s": self._lease_s, "id": self.worker_id, **asdict(self.counters)},
             )
             self._connection.commit()
         except SQLAlchemyError as error:

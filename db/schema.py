@@ -15,6 +15,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     DateTime,
+    Double,
     ForeignKey,
     Identity,
     Index,
@@ -247,6 +248,11 @@ class Worker(Base):
     started_at: Mapped[dt.datetime] = now_by_default()
     lease_until: Mapped[dt.datetime]
     stopped_at: Mapped[dt.datetime | None]
+    claims: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """This and the columns below only grow, and are written with each renewal of the lease (`db/liveness.py`)."""
+    claim_s: Mapped[float] = mapped_column(Double, server_default="0")
+    busy_s: Mapped[float] = mapped_column(Double, server_default="0")
+    transcribed_samples: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
 class Transcript(Base):

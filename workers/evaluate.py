@@ -20,6 +20,7 @@ from db.settings import Settings
 from db.states import Priority
 from evaluation.predict import SetUnreachable, Slice, predict, provenance_of
 from speech.prompting import never
+from workers.busy import BusyClock
 from workers.context import WorkerContext
 from workers.queue import wake_evaluate, wake_night, wake_transcribe
 from workers.transcribe import RUN_LIMIT_S, DeviceLost, Transcriber
@@ -90,15 +91,16 @@ def _evaluate(
         if not held:
             return None
         try:
-            done = predict(
-                context.engine,
-                run.run_id,
-                transcriber.engine,
-                provenance_of(transcriber.engine, transcriber.binding.model_id),
-                datasets,
-                is_stopping=_Look(context, transcriber, run, is_stopping),
-                limit_s=RUN_LIMIT_S,
-            )
+            with BusyClock(context.session).working():
+                done = predict(
+                    context.engine,
+                    run.run_id,
+                    transcriber.engine,
+                    provenance_of(transcriber.engine, transcriber.binding.model_id),
+                    datasets,
+                    is_stopping=_Look(context, transcriber, run, is_stopping),
+                    limit_s=RUN_LIMIT_S,
+                )
         except SetUnreachable as error:
             log.error("evaluation_set_unreachable", set=run.set_name, reason=str(error))
             return None

@@ -28,6 +28,7 @@ from speech.cut import Span
 from speech.engine import DecodeSettings, Hypothesis, Phi4Engine
 from speech.prompting import never
 from speech.working_copy import read_spans
+from workers.busy import BusyClock
 from workers.context import WorkerContext
 from workers.queue import wake_evaluate, wake_index, wake_transcribe
 
@@ -216,6 +217,7 @@ class _Feed:
         self._context = context
         self._binding = transcriber.binding
         self.limit = context.settings.gpu_batch_segments or transcriber.engine.n_slots
+        self.clock = BusyClock(context.session)
         self._readers = readers
         self._is_stopping = is_stopping
         self._may_bind = may_bind
@@ -227,16 +229,18 @@ class _Feed:
 
     def __iter__(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         try:
-            coming = self._claim()
+            with self.clock.waiting():
+                coming = self._claim()
             while coming:
                 # the audio of the claim after this one is read while this one is decoded
                 audio, coming = coming, []
                 ahead: list[Future[Audio]] | None = None
                 n_readable = 0
                 for future in audio:
-                    read = future.result()
-                    if ahead is None:
-                        ahead = self._claim()
+                    with self.clock.waiting():
+                        read = future.result()
+                        if ahead is None:
+                            ahead = self._claim()
                     for claim, clip in read:
                         if isinstance(clip, Failure):
                             self.refused.append((claim, clip))
@@ -296,7 +300,7 @@ class _Feed:
         if self._is_last or self._is_stopping() or time.monotonic() - self._started_at > RUN_LIMIT_S:
             return []
         worker_id = self._context.session.ensure_alive()
-        with transaction(self._context.engine) as tx:
+        with self.clock.claiming(), transaction(self._context.engine) as tx:
             if self.n_claimed and self._gives_way(tx.connection):
                 self._is_last = True
                 return []
@@ -353,7 +357,8 @@ def _generate(engine: Phi4Engine, feed: _Feed, is_stopping: Callable[[], bool]) 
         with closing(engine.stream(clips, window=feed.limit, is_stopping=is_stopping)) as stream:
             while True:
                 try:
-                    found = next(stream, None)
+                    with feed.clock.working():
+                        found = next(stream, None)
                 except (torch.AcceleratorError, torch.OutOfMemoryError) as error:
                     raise DeviceLost(str(error)) from error
                 except Exception as error:
@@ -368,7 +373,9 @@ def _generate(engine: Phi4Engine, feed: _Feed, is_stopping: Callable[[], bool]) 
         # after an error of the whole stream: each segment shows apart whether it is the one at fault
         while feed.open and not is_stopping():
             claim, clip = feed.open.pop(next(iter(feed.open)))
-            yield claim, _transcribe_alone(engine, claim, clip)
+            with feed.clock.working():
+                alone = _transcribe_alone(engine, claim, clip)
+            yield claim, alone
         yield from feed.take_refused()
 
 
@@ -406,6 +413,11 @@ def _store(context: WorkerContext, outcomes: Sequence[Outcome]) -> None:
         if isinstance(outcome, Hypothesis)
     ]
     failures = [(claim, outcome) for claim, outcome in outcomes if isinstance(outcome, Failure)]
+    context.session.counters.transcribed_samples += sum(
+        claim.end_sample - claim.start_sample
+        for claim, outcome in outcomes
+        if isinstance(outcome, Hypothesis)
+    )
     worker_id = context.session.ensure_alive()
     with transaction(context.engine) as tx:
         stored = store_results(
