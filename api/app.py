@@ -31,15 +31,20 @@ from api import (
 from api.middleware import RequestMiddleware
 from api.parts import Parts
 from api.receive import OpenBodies
+from api.recent import Recent
 from db.connect import make_engine
 from db.media_store import MediaStore
 from db.settings import Settings
+from db.throughput import measure_throughput
 from workers.queue import wake_split as send_split_wake_up
 
 STATIC_DIR = Path(__file__).parent / "static"
 
 POOL_CONNECTIONS = 10
 """Connections kept open; twice as many at most. Requests beyond wait their turn."""
+
+THROUGHPUT_KEEP_S = 5.0
+"""Batches are asked about every second, and what is told of them is measured over minutes."""
 
 
 def create_app(
@@ -62,6 +67,7 @@ def create_app(
         upload_dir=settings.require_upload_dir(),
         wake_split=wake_split,
         open_bodies=OpenBodies(),
+        throughput=Recent(engine, measure_throughput, keep_s=THROUGHPUT_KEEP_S),
     )
 
     @asynccontextmanager

@@ -5,26 +5,33 @@ from __future__ import annotations
 import uuid
 from typing import Annotated
 
+import structlog
 from fastapi import APIRouter, Header, Query, Response
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from api.auth import Caller
 from api.export.timecode import parse_offset
-from api.parts import UsesParts
+from api.parts import Parts, UsesParts
 from api.problems import BatchNotFound, Problem
 from api.schemas import (
     MAX_RECORDINGS,
     Batch,
     BatchIn,
     BatchPage,
+    BatchWithEta,
     BatchWithRecordings,
+    Eta,
     Recording,
     RecordingPage,
 )
 from db import batches
 from db.connect import transaction
+from db.throughput import WINDOW_S, Throughput, estimate_eta
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
+
+log = structlog.get_logger(__name__)
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 After = Annotated[uuid.UUID | None, Query(description="`next` of the page before.")]
@@ -130,13 +137,29 @@ def list_batches(caller: Caller, parts: UsesParts, limit: Limit = 50, after: Aft
 
 
 @router.get("/{batch_id}")
-def get_batch(batch_id: uuid.UUID, caller: Caller, parts: UsesParts) -> Batch:
-    """One batch with the counts of what became of it."""
+def get_batch(batch_id: uuid.UUID, caller: Caller, parts: UsesParts) -> BatchWithEta:
+    """One batch with the counts of what became of it, and when it will be done."""
     with parts.engine.connect() as connection:
         batch = batches.find_batch(connection, caller.id, batch_id)
     if batch is None:
         raise BatchNotFound(batch_id)
-    return Batch.model_validate(batch)
+    eta = None
+    if not batch.finished:
+        throughput = recent_throughput(parts)  # on a connection of its own: this request holds none meanwhile
+        with parts.engine.connect() as connection:
+            eta = estimate_eta(connection, batch, throughput)
+    return BatchWithEta(
+        **Batch.model_validate(batch).model_dump(), eta=None if eta is None else Eta.model_validate(eta)
+    )
+
+
+def recent_throughput(parts: Parts) -> Throughput:
+    """As it was measured a moment ago; none where that took the database too long. A batch is told of all the same."""
+    try:
+        return parts.throughput.get()
+    except SQLAlchemyError as error:
+        log.warning("throughput_not_measured", error=str(error))
+        return Throughput(0.0, WINDOW_S)
 
 
 @router.get("/{batch_id}/recordings")

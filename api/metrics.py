@@ -13,43 +13,12 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.metrics_queue import QueueCollector
 from db.nights import Schedule, ZoneUnknown, first_worker_at
-from db.queue import count_waiting
 from db.settings import Settings
 from db.verdicts import QualityFigures, quality_figures
 
-WAITING_CAP = 100_000
-"""Queues are counted up to here: past it the number means "far too many" all the same."""
-
 router = APIRouter()
-
-
-class QueueCollector(Collector):
-    """Counts what waits whenever Prometheus asks, so that the numbers are never stale."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def describe(self) -> Iterable[Metric]:
-        """Nothing: registering must not ask the database."""
-        return []
-
-    def collect(self) -> Iterable[Metric]:
-        """How much waits; only `fonoteca_database_up` 0 while the database does not answer."""
-        up = GaugeMetricFamily("fonoteca_database_up", "1 when the database answers.")
-        waiting = GaugeMetricFamily(
-            "fonoteca_queue_waiting", f"Work that waits, counted up to {WAITING_CAP}.", labels=["state"]
-        )
-        try:
-            with self._engine.connect() as connection:
-                counted = count_waiting(connection, cap=WAITING_CAP)
-        except SQLAlchemyError:
-            up.add_metric([], 0)
-            return [up]
-        up.add_metric([], 1)
-        waiting.add_metric(["recordings_received"], counted.recordings)
-        waiting.add_metric(["segments_pending"], counted.segments)
-        return [up, waiting]
 
 
 VERDICTS = ("ok", "watch", "regressed", "improved")

@@ -11,8 +11,10 @@ from fastapi import Depends, Request
 from sqlalchemy import Engine
 
 from api.receive import OpenBodies
+from api.recent import Recent
 from db.media_store import MediaStore
 from db.settings import Settings
+from db.throughput import Throughput
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Parts:
     upload_dir: Path
     wake_split: Callable[[], None]
     open_bodies: OpenBodies
+    throughput: Recent[Throughput]
 
 
 async def get_parts(request: Request) -> Parts:

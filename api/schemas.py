@@ -14,7 +14,7 @@ from api.export.timecode import clock, parse_offset
 from db import batches as rows
 from db import corrections, transcripts
 from db.correction_draws import MAX_DRAWN
-from db.states import AttemptOutcome, GapKind, Priority, RecordingState, SegmentState
+from db.states import AttemptOutcome, GapKind, NoEta, Priority, RecordingState, SegmentState
 
 MAX_RECORDINGS = 10_000
 MAX_CORRECTIONS = 1_000
@@ -112,6 +112,29 @@ class Batch(Out):
     finished: bool
     paused: bool
     """None of its work is begun until it goes on."""
+
+
+class Eta(Out):
+    """When a batch will be done, if all goes on as in the last minutes and nothing more urgent comes."""
+
+    eta_s: float | None
+    """Seconds from now; null where `reason` says why."""
+    reason: NoEta | None
+    """`paused`; `awaiting_media`, `not_split`: how long its recordings are is not known; `no_throughput`: nothing
+    was transcribed in the last 10 minutes."""
+    audio_left_s: float
+    """Of the batch, as far as it is split."""
+    audio_before_s: float
+    """Of other work that is served before the batch's last segment."""
+    rtfx: float
+    """Seconds of audio transcribed per second, in the last 10 minutes."""
+
+
+class BatchWithEta(Batch):
+    """One batch, and when it will be done."""
+
+    eta: Eta | None
+    """Null once it is finished."""
 
 
 class Failure(Out):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Required, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, Required, TypedDict
 from urllib.parse import quote, urlsplit
 
 from cli.errors import CliError
@@ -91,6 +91,18 @@ class Batch(TypedDict):
     audio_s: dict[str, float]
     finished: bool
     paused: bool
+    eta: NotRequired[Eta | None]
+    """Of one batch that was asked for."""
+
+
+class Eta(TypedDict):
+    """When a batch will be done."""
+
+    eta_s: float | None
+    reason: str | None
+    audio_left_s: float
+    audio_before_s: float
+    rtfx: float
 
 
 class NewCorrection(TypedDict):

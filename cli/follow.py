@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from cli.client import ApiClient, ApiProblem, Batch, Recording, ServerUnreachable
 from cli.output import Output, count_text, duration_text, note
-from db.states import RecordingState
+from db.states import NoEta, RecordingState
 
 POLL_S = 1.0
 LONGEST_POLL_S = 10.0
@@ -72,8 +72,8 @@ def states_text(batch: Batch) -> str:
     return f"{states} (paused)" if batch.get("paused") and not batch["finished"] else states
 
 
-def progress_text(batch: Batch) -> str:
-    """Recordings by state, audio accounted for, and segments, in one line."""
+def progress_text(batch: Batch, *, with_eta: bool = False) -> str:
+    """Recordings by state, audio accounted for, segments, and where asked how long it will take, in one line."""
     segments = batch["segment_counts"]
     parts = [states_text(batch)]
     if batch["audio_s"]["total"]:
@@ -83,7 +83,32 @@ def progress_text(batch: Batch) -> str:
         text = f"segments {segments.get('done', 0)} of {sum(segments.values())}"
         failed = segments.get("failed", 0)
         parts.append(f"{text} ({failed} failed)" if failed else text)
+    eta = batch.get("eta")
+    if with_eta and eta and eta["eta_s"] is not None:
+        parts.append(f"done in about {duration_text(eta['eta_s'])}")
     return "; ".join(part for part in parts if part)
+
+
+NO_ETA = {
+    NoEta.PAUSED: "it is paused, or the whole queue is (`fonoteca resume`, or ask the operator)",
+    NoEta.AWAITING_MEDIA: "recordings of it are still to be uploaded",
+    NoEta.NOT_SPLIT: "recordings of it are still to be read: how long they are is not known yet",
+    NoEta.NO_THROUGHPUT: "nothing was transcribed in the last 10 minutes",
+}
+
+
+def eta_text(batch: Batch) -> str | None:
+    """When a batch will be done and what that rests on, or why nobody can say; None once it is."""
+    eta = batch.get("eta")  # servers of before do not say it
+    if not eta:
+        return None
+    if eta["eta_s"] is None:
+        reason = eta["reason"] or ""
+        return f"when it will be done: {NO_ETA[NoEta(reason)] if reason in set(NoEta) else reason}"
+    return (
+        f"done in about {duration_text(eta['eta_s'])}: {duration_text(eta['audio_left_s'])} of audio are left and "
+        f"{duration_text(eta['audio_before_s'])} come before, at {eta['rtfx']:.3g} times real time"
+    )
 
 
 def accounted_s(batch: Batch) -> float:
@@ -140,7 +165,7 @@ def _plain_lines() -> Callable[[Batch], None]:
 
     def show(batch: Batch) -> None:
         nonlocal last_states, last_text, last_at
-        states, text, now = states_text(batch), progress_text(batch), time.monotonic()
+        states, text, now = states_text(batch), progress_text(batch, with_eta=True), time.monotonic()
         is_due = states != last_states or batch["finished"] or now - last_at >= PLAIN_LINE_EVERY_S
         if is_due and text != last_text:
             note(text)
@@ -166,7 +191,10 @@ def _bar() -> Iterator[Callable[[Batch], None]]:
         def show(batch: Batch) -> None:
             total_s = batch["audio_s"]["total"]
             progress.update(
-                task, description=progress_text(batch), completed=accounted_s(batch), total=total_s or None
+                task,
+                description=progress_text(batch, with_eta=True),
+                completed=accounted_s(batch),
+                total=total_s or None,
             )
 
         yield show

@@ -114,10 +114,12 @@ def show_target(client: ApiClient, output: Output, target: str, *, watch: bool) 
 
 def print_batch(output: Output, batch: Batch, recordings: list[Recording]) -> None:
     """A batch for people."""
-    from cli.follow import progress_text, recording_line
+    from cli.follow import eta_text, progress_text, recording_line
 
     output.line(f"batch {batch['id']}: {batch['name']} ({batch['priority']} priority)")
     output.line(progress_text(batch))
+    if eta := eta_text(batch):
+        output.line(eta)
     for recording in recordings:
         output.line(f"{recording['id']}  {recording_line(recording)}")
 

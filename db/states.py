@@ -95,6 +95,19 @@ class GapKind(StrEnum):
     FAILED = "failed"
 
 
+class NoEta(StrEnum):
+    """Why nobody can say when a batch will be done."""
+
+    PAUSED = "paused"
+    """The batch, its broadcaster, or a queue."""
+    AWAITING_MEDIA = "awaiting_media"
+    """Recordings are still to be uploaded: how long they are is not known."""
+    NOT_SPLIT = "not_split"
+    """Recordings are still to be read: how long they are is not known."""
+    NO_THROUGHPUT = "no_throughput"
+    """Nothing was transcribed in the last minutes."""
+
+
 _R = RecordingState
 RECORDING_TRANSITIONS: dict[RecordingState, frozenset[RecordingState]] = {
     _R.AWAITING_MEDIA: frozenset({_R.RECEIVED, _R.FAILED, _R.CANCELLED}),

@@ -122,8 +122,8 @@ def test_metrics(client: httpx.Client, owner: Any, make_recording: Any) -> None:
     client.get(f"/v1/recordings/{made.id}", headers=owner.headers)
     client.get("/nothing")
     metrics = client.get("/metrics").text
-    assert 'fonoteca_queue_waiting{state="recordings_received"} 1.0' in metrics
-    assert 'fonoteca_queue_waiting{state="segments_pending"} 0.0' in metrics
+    assert 'fonoteca_queue_waiting{class="normal",queue="split"} 1.0' in metrics
+    assert 'fonoteca_queue_waiting{class="normal",queue="transcribe"} 0.0' in metrics
     route = 'method="GET",route="/v1/recordings/{recording_id}",status="200"'
     assert f"fonoteca_http_requests_total{{{route}}} 1.0" in metrics
     assert 'route="unmatched",status="404"' in metrics
