@@ -333,7 +333,12 @@ def _read_audio(store: MediaStore, key: str, claims: list[SegmentClaim]) -> Audi
         spans = [Span(claim.start_sample, claim.end_sample) for claim in claims]
         return list(zip(claims, read_spans(store.open(key), spans), strict=True))
     except Exception as error:
-        log.exception("working_copy_unreadable", key=key)
+        log.exception(
+            "working_copy_unreadable",
+            key=key,
+            recording_id=str(claims[0].recording_id),
+            segment_ids=[claim.segment_id for claim in claims],
+        )
         reason = f"{claims[0].recording_name}: its working copy cannot be read ({error})"
         failure = Failure("working_copy_unreadable", reason, retryable=True)
         return [(claim, failure) for claim in claims]
@@ -362,7 +367,7 @@ def _generate(engine: Phi4Engine, feed: _Feed, is_stopping: Callable[[], bool]) 
                 except (torch.AcceleratorError, torch.OutOfMemoryError) as error:
                     raise DeviceLost(str(error)) from error
                 except Exception as error:
-                    log.warning("stream_broke_off", segments=len(feed.open), error=str(error))
+                    log.warning("stream_broke_off", segment_ids=list(feed.open), error=str(error))
                     has_failed = True
                     break
                 if found is None:
@@ -393,7 +398,12 @@ def _transcribe_alone(
 def _outcome(claim: SegmentClaim, outcome: Hypothesis | Exception) -> Hypothesis | Failure:
     if isinstance(outcome, Hypothesis):
         return outcome
-    log.error("segment_not_transcribed", segment_id=claim.segment_id, exc_info=outcome)
+    log.error(
+        "segment_not_transcribed",
+        recording_id=str(claim.recording_id),
+        segment_id=claim.segment_id,
+        exc_info=outcome,
+    )
     reason = f"{claim.recording_name}: {type(outcome).__name__}: {outcome}"
     return Failure("engine_error", reason, retryable=True)
 
@@ -433,8 +443,10 @@ def _store(context: WorkerContext, outcomes: Sequence[Outcome]) -> None:
     context.session.begin_work()  # progress
     log.info(
         "segments_stored",
+        recording_ids=sorted({str(claim.recording_id) for claim, _ in outcomes}),
         segment_ids=[result.segment_id for result in results],
         stored=stored,
         late=len(outcomes) - stored,
         failed=len(failures),
+        failed_ids=[claim.segment_id for claim, _ in failures],
     )

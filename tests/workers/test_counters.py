@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from workers.busy import BusyClock
 from workers.context import WorkerContext
@@ -26,7 +27,8 @@ def test_a_workers_row_tells_what_it_did(
     make_recording(media=ARCHIVE / "rua-con-ruido.wav")
     assert split_one(context)
     started_at = time.monotonic()
-    assert transcribe_pending(context, transcriber)
+    with capture_logs() as logs:
+        assert transcribe_pending(context, transcriber)
     took_s = time.monotonic() - started_at
     context.session.ensure_alive()  # as the lease's renewal does
     (row,) = query(COUNTERS_SQL)
@@ -36,6 +38,11 @@ def test_a_workers_row_tells_what_it_did(
     assert row.claim_s + row.busy_s < took_s, "waiting for the queue is not work"
     done = query("SELECT sum(end_sample - start_sample) AS samples FROM segments WHERE state = 'done'")
     assert row.transcribed_samples == done[0].samples
+    stored = [event for event in logs if event["event"] == "segments_stored"]
+    (recording,) = query("SELECT id FROM recordings")
+    assert all(event["recording_ids"] == [str(recording.id)] for event in stored)
+    segments = query("SELECT id FROM segments ORDER BY id")
+    assert sorted(key for event in stored for key in event["segment_ids"]) == [row.id for row in segments]
     # the connection is lost: the worker registers anew, and its new row counts from zero
     context.session.abandon()
     context.session.ensure_alive()
