@@ -16,6 +16,7 @@ from api.auth import Caller
 from api.parts import Parts, UsesParts
 from api.problems import Problem, RecordingNotFound
 from api.receive import BodyTooLong, Checksum, ChunkChecksumMismatch, Ending, Receiver, UploadGone
+from api.room import require_room, require_room_to_go_on
 from api.schemas import upload_url
 from api.staging import StagedBytesLost, StagedFile, UploadLocked
 from db import uploads
@@ -136,7 +137,9 @@ def begin(parts: Parts, broadcaster_id: int, recording_id: uuid.UUID, length_byt
     """Create the upload, or raise what stands against it."""
     try:
         with transaction(parts.engine) as tx:
-            return uploads.create_upload(tx.connection, broadcaster_id, recording_id, length_bytes)
+            upload = uploads.create_upload(tx.connection, broadcaster_id, recording_id, length_bytes)
+            require_room(parts, tx.connection, upload)
+            return upload
     except uploads.RecordingUnknown as error:
         raise RecordingNotFound(recording_id) from error
     except uploads.UploadExists as error:
@@ -215,6 +218,9 @@ async def take_bytes(
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > upload.length_bytes - upload.offset_bytes:
             raise BodyTooLong
+        await to_thread.run_sync(
+            require_room_to_go_on, parts, upload, int(declared) if declared.isdecimal() else 0
+        )
         receiver = Receiver(parts.engine, upload, staged, checksum)
         ending = await receiver.receive(request, parts.open_bodies)
         if receiver.complete:

@@ -19,7 +19,7 @@ ANSWER_TIMEOUT_S = 60.0
 VIEW_TIMEOUT_S = 330.0
 """Until a view gives more bytes: longer than the server works on a row."""
 PAGE_LENGTH = 200
-TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
 """Answers that may be different a little later."""
 
 
@@ -120,11 +120,21 @@ class ServerUnreachable(CliError):
 class ApiProblem(CliError):
     """The server refused; the message is the problem's detail (RFC 9457)."""
 
-    def __init__(self, message: str, *, status: int, code: str | None, content: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str | None,
+        content: Mapping[str, Any],
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.content = content
+        self.retry_after_s = retry_after_s
+        """When the server says that asking again makes sense."""
 
     @property
     def is_transient(self) -> bool:
@@ -328,7 +338,14 @@ class ApiClient:
             message = f"{self.server} answered {said} to {asked}: see the server's log, or check its address"
         for fault in content.get("errors") or ():
             message += f"\n  {fault.get('pointer', '')}: {fault.get('detail', '')}"
-        return ApiProblem(message, status=answer.status_code, code=content.get("code"), content=content)
+        told = answer.headers.get("Retry-After", "")
+        return ApiProblem(
+            message,
+            status=answer.status_code,
+            code=content.get("code"),
+            content=content,
+            retry_after_s=float(told) if told.isdecimal() else None,
+        )
 
     def _pages(self, path: str, **query: str | int) -> Iterator[Any]:
         after: str | None = None

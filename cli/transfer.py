@@ -90,7 +90,9 @@ def upload_all(
     stop = threading.Event()
     total = sum(file.size_bytes for _, file in pairs)
     with _ctrl_c_ends(ended), _uploads_shown(output, len(pairs), total) as shown:
-        uploader = Uploader(client, on_offset=shown.at, stop=stop, patience_s=patience_s)
+        uploader = Uploader(
+            client, on_offset=shown.at, on_no_room=_NoRoom().told, stop=stop, patience_s=patience_s
+        )
         threads = [
             # daemons: Ctrl-C must not wait for one that hangs in a dead connection
             threading.Thread(target=_work, args=(uploader, waiting, ended), name="upload", daemon=True)
@@ -114,6 +116,21 @@ def upload_all(
             for thread in threads:
                 thread.join(timeout=max(0.0, deadline - time.monotonic()))
     return failures
+
+
+class _NoRoom:
+    """Says once why uploads wait, however many do."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._has_told = False
+
+    def told(self, problem: ApiProblem) -> None:
+        with self._lock:
+            if self._has_told:
+                return
+            self._has_told = True
+        note(f"waiting for room on the server: {problem.message}")
 
 
 def _work(

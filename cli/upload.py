@@ -34,6 +34,10 @@ FINISH_TIMEOUT_S = 1800.0
 """After the last chunk the server checks the whole file and moves it to its store before it answers."""
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
+ROOM_PATIENCE_S = 24 * 3600.0
+"""For which a server that is there may say that it has no room just now."""
+LONGEST_ROOM_WAIT_S = 60.0
+NO_ROOM = frozenset({"no_room", "incoming_quota_full"})
 TUS_VERSION = {"Tus-Resumable": "1.0.0"}
 
 GONE = frozenset({404, 410})
@@ -57,7 +61,15 @@ class Pace:
     """How one upload behaves on a bad line: smaller chunks and longer waits after a failure, back to the full
     size after successes, and an end after too long without a byte arriving."""
 
-    def __init__(self, patience_s: float, largest_chunk_bytes: int, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        patience_s: float,
+        largest_chunk_bytes: int,
+        stop: threading.Event,
+        on_no_room: Callable[[ApiProblem], None] = lambda problem: None,
+    ) -> None:
+        self._on_no_room = on_no_room
+        self._room_asked_at: float | None = None
         self.chunk_bytes = largest_chunk_bytes
         self._largest_chunk_bytes = largest_chunk_bytes
         self._patience_s = patience_s
@@ -70,9 +82,13 @@ class Pace:
         self.chunk_bytes = min(self.chunk_bytes * 2, self._largest_chunk_bytes)
         self._n_tries = 0
         self._progress_at = time.monotonic()
+        self._room_asked_at = None
 
     def wait(self, error: ApiProblem | ServerUnreachable) -> None:
         """A try failed: wait before the next one. Raises `error` when it has gone on for too long."""
+        if isinstance(error, ApiProblem) and error.code in NO_ROOM:
+            self._wait_for_room(error)
+            return
         if time.monotonic() - self._progress_at > self._patience_s:
             raise error
         self.chunk_bytes = max(self.chunk_bytes // 2, min(SMALLEST_CHUNK_BYTES, self._largest_chunk_bytes))
@@ -80,6 +96,18 @@ class Pace:
         self._n_tries += 1
         # spread out, so that many clients do not come back to a restarted server in one instant
         self._stop.wait(longest * random.uniform(0.5, 1))  # noqa: S311
+
+    def _wait_for_room(self, problem: ApiProblem) -> None:
+        """The server is well and says to come back: the line is not at fault, and patience is longer."""
+        now = time.monotonic()
+        if self._room_asked_at is None:
+            self._room_asked_at = now
+            self._on_no_room(problem)
+        elif now - self._room_asked_at > ROOM_PATIENCE_S:
+            raise problem
+        wait_s = min(problem.retry_after_s or LONGEST_ROOM_WAIT_S, LONGEST_ROOM_WAIT_S)
+        self._stop.wait(wait_s * random.uniform(0.5, 1))  # noqa: S311
+        self._progress_at = time.monotonic()
 
 
 class Uploader:
@@ -90,13 +118,15 @@ class Uploader:
         client: ApiClient,
         *,
         on_offset: Callable[[Recording, int], None] = lambda recording, offset: None,
+        on_no_room: Callable[[ApiProblem], None] = lambda problem: None,
         stop: threading.Event | None = None,
         patience_s: float = 600.0,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
-        """`on_offset` hears how many bytes of a recording are on their way or there; `patience_s`: give up
-        after so long without a byte arriving."""
+        """`on_offset` hears how many bytes of a recording are on their way or there, `on_no_room` that the server has
+        no room now, and why; `patience_s`: give up after so long without a byte arriving."""
         self._client = client
+        self._on_no_room = on_no_room
         self._on_offset = on_offset
         self._stop = stop or threading.Event()
         self._patience_s = patience_s
@@ -114,7 +144,7 @@ class Uploader:
         """
         unfinished = recording["upload"]
         url = unfinished["url"] if unfinished else None
-        pace = Pace(self._patience_s, self._chunk_bytes, self._stop)
+        pace = Pace(self._patience_s, self._chunk_bytes, self._stop, self._on_no_room)
         with file.path.open("rb") as media:
             require_unchanged(file, media.fileno())
             while True:

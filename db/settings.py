@@ -159,6 +159,18 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(default=200 * 2**30, gt=0)
     """Largest media file accepted."""
 
+    free_disk_min_bytes: int = Field(default=2**30, ge=0)
+    """Free space that is kept on the disks of unfinished uploads, of a local object store and of the workers' scratch
+    folders: what would use it up waits. 0: the disks may be filled."""
+
+    incoming_quota_bytes: int | None = Field(default=None, gt=0)
+    """Most bytes that one broadcaster may have in unfinished uploads and in recordings that wait to be split. Unset:
+    no bound but the disk."""
+
+    split_ahead_h: float = Field(default=100.0, gt=0)
+    """Hours of a broadcaster's segments of one class that may wait for a GPU before no more of its recordings are
+    split: their working copies would only fill the disk."""
+
     @property
     def is_model_pinned(self) -> bool:
         """Whether `model` was set by somebody: workers then open it and follow no deployment."""

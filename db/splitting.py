@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from db.finishing import fail_recordings, finish_transcripts
+from db.room import deep_flows
 from db.states import AttemptOutcome, GapKind, WorkQueue
 from db.turns import HELD_BACK, Flow, overdue_rank, take_turns
 from db.work import RETRY_FACTOR, CoverageError, Failure, NewTranscript, SplitClaim
 
 
-def claim_recording(connection: Connection, worker_id: int) -> SplitClaim | None:
-    """Take one received recording to split: of the highest class, by its turn (`db/turns.py`)."""
+def claim_recording(
+    connection: Connection, worker_id: int, *, ahead_h: float | None = None
+) -> SplitClaim | None:
+    """Take one received recording to split: of the highest class, by its turn (`db/turns.py`).
+
+    With `ahead_h`, none of a broadcaster and class of which so many hours of segments wait for a GPU.
+    """
     rank = overdue_rank(connection, WorkQueue.SPLIT)
+    deep = deep_flows(connection, ahead_h) if ahead_h is not None else []
     # where others have all of the overdue class in hand, of any
-    row = _take_recording(connection, worker_id, rank) if rank else None
-    row = row or _take_recording(connection, worker_id, 0)
+    row = _take_recording(connection, worker_id, rank, deep) if rank else None
+    row = row or _take_recording(connection, worker_id, 0, deep)
     if row is None:
         return None
     connection.execute(
@@ -36,7 +44,7 @@ def claim_recording(connection: Connection, worker_id: int) -> SplitClaim | None
     return SplitClaim(row.id, row.broadcaster_id, row.name, row.media_key, row.attempt)
 
 
-def _take_recording(connection: Connection, worker_id: int, from_rank: int) -> Any:
+def _take_recording(connection: Connection, worker_id: int, from_rank: int, deep: Sequence[Flow]) -> Any:
     return connection.execute(
         text(
             """
@@ -45,12 +53,19 @@ def _take_recording(connection: Connection, worker_id: int, from_rank: int) -> A
             WHERE r.id = (
                 SELECT id FROM recordings WHERE state = 'received' AND hold IS NULL AND priority >= :from_rank
                   AND (retry_at IS NULL OR retry_at <= now())
+                  AND (broadcaster_id, priority) NOT IN (
+                      SELECT * FROM unnest(CAST(:deep_ids AS int[]), CAST(:deep_ranks AS int[])))
                   AND NOT EXISTS (SELECT FROM paused_queues WHERE queue = 'split')
                 ORDER BY priority, turn, id LIMIT 1 FOR UPDATE SKIP LOCKED)
             RETURNING r.id, r.broadcaster_id, r.name, r.media_key, r.attempt
             """
         ),
-        {"worker_id": worker_id, "from_rank": from_rank},
+        {
+            "worker_id": worker_id,
+            "from_rank": from_rank,
+            "deep_ids": [flow.broadcaster_id for flow in deep],
+            "deep_ranks": [flow.rank for flow in deep],
+        },
     ).one_or_none()
 
 

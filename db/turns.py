@@ -60,6 +60,12 @@ _STANDS_SQL: dict[WorkQueue, LiteralString] = {
 }
 
 
+def stands_at(connection: Connection, queue: WorkQueue, rank: int) -> int | None:
+    """The turn that is being served in a class of a queue; None where it is empty."""
+    turn: int | None = connection.scalar(text(f"SELECT {_STANDS_SQL[queue]}"), {"rank": rank})
+    return turn
+
+
 def take_turns(connection: Connection, flow: Flow, lengths: Sequence[int]) -> list[int]:
     """Turns for pieces of work that enter a queue, in their order. Locks the flow's row until the transaction ends.
 
@@ -82,7 +88,7 @@ def take_turns(connection: Connection, flow: Flow, lengths: Sequence[int]) -> li
         parameters,
     ).one()
     # looked up once the row is ours: what entered the queue while we waited for it counts
-    stands: int | None = connection.scalar(text(f"SELECT {_STANDS_SQL[flow.queue]}"), {"rank": flow.rank})
+    stands = stands_at(connection, flow.queue, flow.rank)
     turn = float(max(stands or 0, own.next_turn))
     if stands is None:
         # in an empty queue all begin anew: who was served while nobody else waited owes nothing

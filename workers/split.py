@@ -10,6 +10,7 @@ import structlog
 
 from db.code_version import code_version
 from db.connect import transaction
+from db.disk import find_low_disk, local_store_folder
 from db.media_store import working_copy_key
 from db.queue import count_waiting
 from db.splitting import claim_recording, fail_split, store_split
@@ -31,11 +32,14 @@ def split_one(context: WorkerContext) -> bool:
     wrong needs a while to go right.
 
     Returns:
-        False when no recording waits.
+        False when no recording waits that may be split now: not while a disk is nearly full, nor of who has much
+        waiting for a GPU (`split_ahead_h`).
     """
+    if _is_disk_low(context):
+        return False
     worker_id = context.session.ensure_alive()
     with transaction(context.engine) as tx:
-        claim = claim_recording(tx.connection, worker_id)
+        claim = claim_recording(tx.connection, worker_id, ahead_h=context.settings.split_ahead_h)
         if claim is None:
             return False
         if count_waiting(tx.connection, cap=1).recordings:
@@ -52,6 +56,23 @@ def split_one(context: WorkerContext) -> bool:
             reason = f"{claim.name}: could not be split ({type(error).__name__}: {error})"
             _fail(context, worker_id, claim, Failure("split_error", reason, retryable=True))
     return True
+
+
+def _is_disk_low(context: WorkerContext) -> bool:
+    """Whether nothing should be split now, since its working copy might fill a disk. The next sweep asks again."""
+    folders = [context.scratch]
+    store = local_store_folder(context.store.url)
+    if store is not None:
+        folders.append(store)
+    low = find_low_disk(folders, context.settings.free_disk_min_bytes)
+    if low is not None:
+        log.warning(
+            "disk_low",
+            folder=str(low.folder),
+            free_bytes=low.free_bytes,
+            least_bytes=context.settings.free_disk_min_bytes,
+        )
+    return low is not None
 
 
 def _split(context: WorkerContext, worker_id: int, claim: SplitClaim) -> None:

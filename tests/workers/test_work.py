@@ -356,3 +356,14 @@ def test_a_broker_that_is_down_does_not_fail_the_work(
     assert split_one(context)
     assert query("SELECT state FROM recordings") == [("transcribing",)]
     queue._sender.cache_clear()
+
+
+def test_nothing_is_split_while_the_disk_is_nearly_full(
+    context: WorkerContext, make_recording: Make, settings: Settings, query: Query
+) -> None:
+    make_recording(media=ARCHIVE / "rua-con-ruido.wav")
+    context.settings.free_disk_min_bytes = 2**60
+    assert not split_one(context)
+    assert query("SELECT state, attempt FROM recordings") == [("received", 0)], "no attempt is spent on it"
+    context.settings.free_disk_min_bytes = 1
+    assert split_one(context)
