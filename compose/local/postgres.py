@@ -47,6 +47,8 @@ DATABASE = "fonoteca"
 PORT = 5432
 """Only names the socket file: nothing listens on TCP."""
 SOCKET_NAME = f".s.PGSQL.{PORT}"
+PID_FILE_STATUS = 7
+"""Line of postmaster.pid, from 0, in which the postmaster says how far it is (LOCK_FILE_LINE_PM_STATUS)."""
 
 START_TIMEOUT_S = 300.0
 """Long, because after a crash the server replays its log before it answers."""
@@ -310,8 +312,10 @@ class EmbeddedPostgres(EmbeddedServer):
         assert self._socket is not None
         if self._process.poll() is not None:
             raise self._start_error(f"ended with code {self._process.returncode} while starting")
-        if not (self._socket.path / SOCKET_NAME).exists():
-            return False
+        if not self._is_ready():
+            return (
+                False  # whoever connects now is refused, with a FATAL line in the log that alarms its reader
+            )
         try:
             with psycopg.connect(
                 host=str(self._socket.path),
@@ -331,6 +335,14 @@ class EmbeddedPostgres(EmbeddedServer):
                 raise self._start_error(f"cannot be used: {error}") from error
             return False
         return True
+
+    def _is_ready(self) -> bool:
+        """Whether the postmaster says that it takes connections: in its pid file, where `pg_ctl` looks, too."""
+        try:
+            lines = (self.data_dir / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return len(lines) > PID_FILE_STATUS and lines[PID_FILE_STATUS].strip() == "ready"
 
     def _start_error(self, reason: str) -> StartError:
         return StartError(
