@@ -42,7 +42,9 @@ class ServiceSpec:
 
 def _worker(queues: str, pool: str, node: str) -> tuple[str, ...]:
     head = ("-m", "celery", "-A", "workers.app", "worker", "--loglevel=INFO")
-    return (*head, "-Q", queues, *pool.split(), "-n", f"{node}@%h")
+    # what workers know of each other is rows: by gossip a busy solo worker, which hears its neighbours' heartbeats a
+    # task later, warns of their clocks
+    return (*head, "--without-gossip", "--without-mingle", "-Q", queues, *pool.split(), "-n", f"{node}@%h")
 
 
 MIGRATE = ServiceSpec(

@@ -266,3 +266,9 @@ def test_no_secret_is_in_the_repository(services: dict[str, dict[str, Any]]) -> 
     assert asked | passed == offered
     assert ".env" in (COMPOSE / ".gitignore").read_text().splitlines()
     assert "**/.env" in (ROOT / ".dockerignore").read_text().splitlines()
+
+
+@pytest.mark.parametrize("spec", [MEDIA_WORKER, GPU_WORKER, QUALITY_WORKER], ids=lambda spec: spec.name)
+def test_workers_do_not_watch_each_other(spec: ServiceSpec) -> None:
+    # a solo worker hears its neighbours between two tasks only: it would warn of clocks that are minutes off
+    assert {"--without-gossip", "--without-mingle"} <= set(spec.arguments)
