@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import redis
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -128,6 +129,31 @@ def _send(task: str, queue: str, *, expires_s: float | None = None) -> None:
 def wake_split() -> None:
     """Tell a media worker that recordings may wait to be split. Call after the commit."""
     _send(SPLIT_TASK, MEDIA_QUEUE)
+
+
+def wake_next_split(settings: Settings) -> None:
+    """As `wake_split`, unless a wake-up waits already: whoever is free takes that one.
+
+    One more for each recording split, beside the one for each received, would let the queue grow for as long as
+    there is a backlog.
+    """
+    try:
+        is_needed = is_empty(settings, MEDIA_QUEUE)
+    except redis.RedisError as error:
+        log.warning("wake_up_not_sent", task=SPLIT_TASK, error=str(error))
+        return
+    if is_needed:
+        wake_split()
+
+
+def is_empty(settings: Settings, queue: str) -> bool:
+    """Whether no message waits in a queue.
+
+    Raises:
+        redis.RedisError: the broker does not answer.
+    """
+    with redis.Redis.from_url(settings.require_redis_url(), socket_timeout=10) as client:
+        return int(client.llen(queue)) == 0
 
 
 def wake_transcribe() -> None:

@@ -19,7 +19,7 @@ from db.work import Failure, NewGap, NewTranscript, SplitClaim
 from speech.errors import MediaError
 from speech.split import Split, split_media
 from workers.context import WorkerContext
-from workers.queue import wake_split, wake_transcribe
+from workers.queue import wake_next_split, wake_transcribe
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +43,8 @@ def split_one(context: WorkerContext) -> bool:
         if claim is None:
             return False
         if count_waiting(tx.connection, cap=1).recordings:
-            tx.after_commit(wake_split)  # for a colleague, while this one is busy
+            # for a colleague, while this one is busy
+            tx.after_commit(lambda: wake_next_split(context.settings))
     bound = log.bind(recording_id=str(claim.recording_id), attempt=claim.attempt)
     with context.work():
         try:

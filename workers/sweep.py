@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 
-import redis
 import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -24,7 +23,7 @@ from db.settings import Settings
 from db.sql_users import end_overlong
 from db.uploads import expire_uploads, find_orphans
 from workers.context import clear_scratch
-from workers.queue import GPU_QUEUE, MEDIA_QUEUE, wake_evaluate, wake_split, wake_transcribe
+from workers.queue import GPU_QUEUE, MEDIA_QUEUE, is_empty, wake_evaluate, wake_split, wake_transcribe
 
 log = structlog.get_logger(__name__)
 
@@ -63,9 +62,9 @@ def sweep(engine: Engine, settings: Settings) -> None:
     with engine.connect() as connection:
         waiting = count_waiting(connection, cap=1)
         open_runs = find_open_runs(connection)
-    if waiting.recordings and _is_empty(settings, MEDIA_QUEUE):
+    if waiting.recordings and is_empty(settings, MEDIA_QUEUE):
         wake_split()
-    if waiting.segments and _is_empty(settings, GPU_QUEUE):
+    if waiting.segments and is_empty(settings, GPU_QUEUE):
         wake_transcribe()
     if open_runs:
         # also where messages wait: a backlog's wake-ups would keep it out for ever. It expires with the next sweep
@@ -127,8 +126,3 @@ def _remove_orphaned_files(engine: Engine, settings: Settings) -> None:
             orphans = find_orphans(connection, list(staged))
         for upload_id in orphans:
             staged[upload_id].unlink(missing_ok=True)
-
-
-def _is_empty(settings: Settings, queue: str) -> bool:
-    with redis.Redis.from_url(settings.require_redis_url(), socket_timeout=10) as client:
-        return int(client.llen(queue)) == 0

@@ -315,6 +315,17 @@ def test_scores_that_are_not_finite_fail_their_segment_with_the_reason(
     assert "not finite" in reasons[0].failure_reason
 
 
+def test_a_backlog_keeps_one_wake_up_waiting_however_much_is_split(
+    context: WorkerContext, make_recording: Make, settings: Settings
+) -> None:
+    for _ in range(4):
+        make_recording(media=b"no media at all")  # made without a wake-up each, as if they had been lost
+    waiting = []
+    while split_one(context):
+        waiting.append(waiting_messages(settings, MEDIA_QUEUE))
+    assert waiting == [1, 1, 1, 1]
+
+
 def test_the_sweep_sends_lost_wake_ups_again_and_only_where_work_waits(
     context: WorkerContext, make_recording: Make, settings: Settings
 ) -> None:
