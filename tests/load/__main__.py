@@ -37,11 +37,11 @@ def _print(outcome: Outcome) -> None:
         f"{outcome.wall_s:.0f} s: RTFx {outcome.rtfx:.1f}, {per_s:.2f} recordings/s"
     )
     print("\nMiB: median of the second quarter, of the last, and growth\n")
-    print(f"{'part':16}{'processes':>10}{'resident':>24}{'shares divided':>24}{'its own':>24}{'peak':>8}")
+    print(f"{'part':16}{'processes':>10}{'resident':>24}{'shares divided':>24}{'anonymous':>24}{'peak':>8}")
     for one in outcome.growth:
         pairs = "".join(
             f"{first:8.1f}{last:8.1f}{percent((first, last)):+6.1f} %"
-            for first, last in (one.rss_mib, one.pss_mib, one.own_mib)
+            for first, last in (one.rss_mib, one.pss_mib, one.anonymous_mib)
         )
         print(f"{one.part:16}{one.n_processes:10}{pairs}{one.peak_pss_mib:8.1f}")
     print("\nmedians of the second quarter and of the last")

@@ -27,8 +27,8 @@ class Memory:
     """Resident, what is shared counted in each process."""
     pss_bytes: int
     """Resident, what is shared divided among who shares it."""
-    own_bytes: int
-    """Resident and nobody else's (USS)."""
+    anonymous_bytes: int
+    """Resident and of no file and no shared segment: heaps and stacks."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,14 @@ class Growth:
     n_processes: int
     rss_mib: tuple[float, float]
     pss_mib: tuple[float, float]
-    own_mib: tuple[float, float]
+    anonymous_mib: tuple[float, float]
     peak_pss_mib: float
 
     @property
     def judged_mib(self) -> tuple[float, float]:
-        """What must be steady. Of PostgreSQL what its processes have to themselves: its shared buffers are of fixed
-        size, and count as resident once a page of the growing database has been there."""
-        return self.own_mib if self.part == "postgres" else self.pss_mib
+        """What must be steady: heaps and stacks. The rest is libraries, whose share depends on who else on the machine
+        has them open, and PostgreSQL's buffers, of fixed size and resident once a page has been in them."""
+        return self.anonymous_mib
 
     @property
     def percent(self) -> float:
@@ -157,7 +157,7 @@ def memory_of(pid: int) -> Memory | None:
         len(found),
         sum(one.rss for one in found),
         sum(one.pss for one in found),
-        sum(one.uss for one in found),
+        sum(one.rss - one.shared for one in found),
     )
 
 
@@ -171,7 +171,7 @@ def growth_of(samples: Sequence[Sample]) -> list[Growth]:
             round(_median(one.memory[part].n_processes for one in last)),
             _pair(second, last, lambda one, part=part: one.memory[part].rss_bytes),  # type: ignore[misc]
             _pair(second, last, lambda one, part=part: one.memory[part].pss_bytes),  # type: ignore[misc]
-            _pair(second, last, lambda one, part=part: one.memory[part].own_bytes),  # type: ignore[misc]
+            _pair(second, last, lambda one, part=part: one.memory[part].anonymous_bytes),  # type: ignore[misc]
             max(one.memory[part].pss_bytes for one in samples if part in one.memory) / MIB,
         )
         for part in parts
