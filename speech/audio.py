@@ -33,9 +33,9 @@ from speech.containers import (
     MediaInfo,
     check_plausible,
     declared_end_s,
+    is_adts,
     media_info,
     mp3_declared_s,
-    wav_declared_s,
     why_unreadable,
 )
 from speech.errors import (
@@ -48,6 +48,7 @@ from speech.errors import (
     UnsupportedCodec,
 )
 from speech.timeline import Clock
+from speech.wav import RangesReader, wav_claim
 
 SAMPLE_RATE_HZ = 16000
 """Of everything after this stage: what the VAD, the features and the model are made for."""
@@ -87,7 +88,8 @@ class FailedSpan:
     start_sample: int
     end_sample: int
     reason: str
-    """`decode_error` (packets were broken), `missing_audio` (the file's clock jumps) or `truncated` (the end)."""
+    """`decode_error` (packets were broken), `missing_audio` (the file's clock jumps), `truncated` (the end) or
+    `other_format` (a second recording joined to the first, in a format of its own)."""
 
 
 class SourceReader:
@@ -111,14 +113,21 @@ class SourceReader:
 
 
 def open_container(
-    reader: SourceReader, *, format_name: str | None = None, buffer_bytes: int
+    reader: SourceReader,
+    *,
+    format_name: str | None = None,
+    buffer_bytes: int,
+    options: dict[str, str] | None = None,
 ) -> InputContainer:
-    """Open a container that can reach nothing but `reader`. Raises `av.error.FFmpegError`."""
+    """Open a container that can reach nothing but `reader`, with a demuxer's `options`.
+
+    Raises `av.error.FFmpegError`.
+    """
     return av.open(
         reader,
         "r",
         format=format_name,
-        options={"format_whitelist": ",".join(ALLOWED_FORMATS)},
+        options={**(options or {}), "format_whitelist": ",".join(ALLOWED_FORMATS)},
         metadata_errors="replace",
         buffer_size=buffer_bytes,
         io_open=_refuse_to_open,
@@ -151,10 +160,19 @@ class MediaReader:
             if self._reader.size_bytes == 0:
                 raise EmptyMedia(name)
             self._head = self._reader.read(4096)
-            self._header_end_s = wav_declared_s(self._reader) or mp3_declared_s(self._reader)
+            claim = wav_claim(self._reader)
+            self._header_end_s = claim.declared_s if claim else mp3_declared_s(self._reader)
+            self._unread_s = claim.unread_s if claim else 0.0
+            reader, options = self._reader, dict[str, str]()
+            if claim is None and is_adts(
+                self._reader
+            ):  # the parser hides which bytes were skipped: see Clock.met
+                options = {"fflags": "+noparse"}
             self._reader.seek(0)
+            if claim is not None and claim.ranges is not None:
+                reader, options = SourceReader(RangesReader(reader, claim.ranges)), {"ignore_length": "1"}
             try:
-                self._container = open_container(self._reader, buffer_bytes=READ_BUFFER_BYTES)
+                self._container = open_container(reader, buffer_bytes=READ_BUFFER_BYTES, options=options)
             except av.error.FFmpegError as error:
                 raise why_unreadable(self._head, name) from error
             self._closing.enter_context(self._container)
@@ -228,6 +246,7 @@ class MediaReader:
         run: _Run | None = None
         n_decoded = 0
         for packet in self._packets(clock):
+            clock.met(packet)
             try:
                 frames = packet.decode()
             except av.error.FFmpegError:
@@ -256,6 +275,8 @@ class MediaReader:
             yield from self._hole(self._end_s, "truncated")
         elif clock.lost_until_s > clock.next_s:
             yield from self._hole(clock.lost_until_s, "decode_error")
+        if self._unread_s:
+            yield from self._hole(self._n_samples / SAMPLE_RATE_HZ + self._unread_s, "other_format")
 
     def _packets(self, clock: Clock) -> Iterator[Packet[AudioStream]]:
         """Packets to the end of the file, going on after a demuxer's error where it can be gone on from."""

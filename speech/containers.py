@@ -3,7 +3,6 @@
 No audio is decoded here. `speech.audio` asks these questions while it opens and closes a file.
 """
 
-import struct
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +22,9 @@ ALLOWED_FORMATS = (
 
 # Raw streams carry no timestamps: the demuxer counts packets, so bytes that it skipped do not show in the count.
 COUNTED_FORMATS = frozenset({"mp3", "aac", "ac3", "eac3", "amr", "dts", "loas", "truehd"})
+
+# The stream's duration in these comes from a header that counts samples, frames or edit units.
+_STREAM_END_FORMATS = frozenset({"mov", "mp4", "flac", "aiff", "au", "mxf", "gxf", "tta", "wv"})
 
 _PLAYLIST_MARKS = (
     b"#extm3u",
@@ -117,58 +119,28 @@ def declared_end_s(container: InputContainer, stream: AudioStream, size_bytes: i
     """Where the audio must end by a header that is exact, in seconds from its start; None where none is.
 
     Ogg and MPEG-TS are left out: their figures are estimates from the bytes that are there. Wav is answered by
-    `wav_declared_s`, mp3 by `mp3_declared_s`. A claim that the file's size cannot back is no answer.
+    `speech.wav`, mp3 by `mp3_declared_s`. A claim that the file's size cannot back is no answer.
     """
     names = set(container.format.name.split(","))
+    context = stream.codec_context
     end_s: float | None = None
-    if names & {"mov", "mp4", "flac"} and stream.duration and stream.time_base is not None:
+    if names & _STREAM_END_FORMATS and stream.duration and stream.time_base is not None:
         end_s = float(stream.duration * stream.time_base)
     elif "matroska" in names:
         # The container's duration is its longest track's, often the video's: only the per-track tag is exact.
         end_s = _clock_s(stream.metadata.get("DURATION", ""))
         if end_s is None and len(container.streams) == 1 and container.duration is not None:
             end_s = container.duration / 1_000_000
-    if end_s is None or end_s <= 0:
-        return None
-    credible = end_s <= MAX_CREDIBLE_S and size_bytes * 8 >= MIN_CREDIBLE_BIT_RATE * end_s
-    return end_s if credible else None
+    elif names & {"avi", "caf"} and context.name.startswith("pcm_") and stream.frames:
+        end_s = stream.frames / context.sample_rate  # PCM's unit is the sample, every other codec's its own
+    elif "flv" in names and len(container.streams) == 1 and container.duration is not None:
+        end_s = container.duration / 1_000_000
+    return end_s if end_s is not None and is_credible(end_s, size_bytes) else None
 
 
-def wav_declared_s(reader: SizedReader) -> float | None:
-    """Seconds of audio that a wav's `data` chunk declares; None if it is no wav or declares none.
-
-    The demuxer quietly cuts the declared length to the file's, so a copy that broke off would pass for whole.
-    0 and 0xFFFFFFFF (live encoders) declare nothing. The reader is left anywhere.
-    """
-    reader.seek(0)
-    head = reader.read(12)
-    if len(head) < 12 or head[:4] not in (b"RIFF", b"RF64") or head[8:12] != b"WAVE":
-        return None
-    position, byte_rate, long_data_bytes = 12, 0, 0
-    for _ in range(64):
-        reader.seek(position)
-        header = reader.read(8)
-        if len(header) < 8:
-            return None
-        kind, n_bytes = header[:4], struct.unpack("<I", header[4:])[0]
-        if kind == b"ds64":
-            body = reader.read(16)
-            long_data_bytes = struct.unpack("<Q", body[8:16])[0] if len(body) == 16 else 0
-        elif kind == b"fmt ":
-            body = reader.read(16)
-            byte_rate = struct.unpack("<I", body[8:12])[0] if len(body) == 16 else 0
-        elif kind == b"data":
-            if n_bytes == 0xFFFFFFFF:
-                n_bytes = long_data_bytes
-            if not n_bytes or not byte_rate:
-                return None
-            declared_s = n_bytes / byte_rate
-            backed = (
-                declared_s <= MAX_CREDIBLE_S and reader.size_bytes * 8 >= MIN_CREDIBLE_BIT_RATE * declared_s
-            )
-            return float(declared_s) if backed else None
-        position += 8 + n_bytes + n_bytes % 2
-    return None
+def is_credible(declared_s: float, size_bytes: int) -> bool:
+    """Whether a file of this size can hold that much sound."""
+    return 0 < declared_s <= MAX_CREDIBLE_S and size_bytes * 8 >= MIN_CREDIBLE_BIT_RATE * declared_s
 
 
 def mp3_declared_s(reader: SizedReader) -> float | None:
@@ -177,15 +149,7 @@ def mp3_declared_s(reader: SizedReader) -> float | None:
     Most encoders write one: it counts the file's frames, so that a copy that broke off shows. The reader is left
     anywhere. Layout: ISO 11172-3 for the frame header, Gabriel Bouvigne's "MP3 Info Tag" for the tag within.
     """
-    reader.seek(0)
-    tag = reader.read(10)
-    start = 0
-    if tag[:3] == b"ID3" and len(tag) == 10:
-        start = 10 + sum(
-            (byte & 0x7F) << shift for byte, shift in zip(tag[6:10], (21, 14, 7, 0), strict=True)
-        )
-        start += 10 if tag[5] & 0x10 else 0  # a footer repeats the header
-    reader.seek(start)
+    reader.seek(_behind_id3(reader))
     frame = reader.read(192)
     if len(frame) < 64 or frame[0] != 0xFF or frame[1] & 0xE6 != 0xE2:  # sync, layer III
         return None
@@ -198,8 +162,24 @@ def mp3_declared_s(reader: SizedReader) -> float | None:
     if info[:4] not in (b"Xing", b"Info") or len(info) < 12 or not info[7] & 1 or not rate_hz:
         return None
     declared_s = int.from_bytes(info[8:12], "big") * (1152 if is_mpeg1 else 576) / rate_hz
-    backed = declared_s <= MAX_CREDIBLE_S and reader.size_bytes * 8 >= MIN_CREDIBLE_BIT_RATE * declared_s
-    return declared_s if backed and declared_s else None
+    return declared_s if is_credible(declared_s, reader.size_bytes) else None
+
+
+def is_adts(reader: SizedReader) -> bool:
+    """Whether this is raw AAC in ADTS frames (ISO 13818-7). The reader is left anywhere."""
+    reader.seek(_behind_id3(reader))
+    head = reader.read(2)
+    return len(head) == 2 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0
+
+
+def _behind_id3(reader: SizedReader) -> int:
+    """Where an ID3v2 tag at the start ends; 0 without one."""
+    reader.seek(0)
+    tag = reader.read(10)
+    if tag[:3] != b"ID3" or len(tag) < 10:
+        return 0
+    n_bytes = sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:10], (21, 14, 7, 0), strict=True))
+    return n_bytes + (20 if tag[5] & 0x10 else 10)  # a footer repeats the header
 
 
 def check_plausible(name: str, rate_hz: int, channels: int) -> None:

@@ -17,6 +17,8 @@ JITTER_S = 0.08
 """A timestamp off by less than this is the container's rounding, not a hole."""
 JITTER_AFTER_ERROR_S = 0.004
 """After a packet that failed, one lost frame (20-26 ms) must show."""
+SKIPPING_FORMATS = frozenset({"aac"})
+"""Counted formats whose demuxer leaves out what it cannot parse without a packet for it: only positions tell."""
 MAX_GAP_S = 60.0
 """A forward jump beyond this, that the header does not confirm, is a spliced stream and not lost audio."""
 
@@ -29,6 +31,8 @@ class Clock:
         self.had_error = False
         self.reason: str | None = None
         self._counted = container.format.name in COUNTED_FORMATS
+        self._skips = container.format.name in SKIPPING_FORMATS
+        self._next_byte: int | None = None
         self._end_s = end_s
         self._started = False
         self._error_pending = False
@@ -42,6 +46,18 @@ class Clock:
     @property
     def lost_until_s(self) -> float:
         return self.next_s + self._lost_s if self._error_pending else self.next_s
+
+    def met(self, packet: Packet[AudioStream]) -> None:
+        """Note a packet before it is decoded: what lies between it and the one before was skipped."""
+        if not self._skips or packet.pos is None or packet.pos < 0 or not packet.size:
+            return
+        if self._next_byte is not None and self._good_bytes and self._good_s:
+            skipped_s = (packet.pos - self._next_byte) * self._good_s / self._good_bytes
+            if skipped_s > (packet.duration or 0) * self._tick_s / 2:  # less is a tag, or padding
+                self.had_error = self._error_pending = True
+                self._shift_s += skipped_s
+                self._lost_s += skipped_s
+        self._next_byte = packet.pos + packet.size
 
     def decoded(self, packet: Packet[AudioStream]) -> None:
         """Learn the bytes per second from a good packet."""

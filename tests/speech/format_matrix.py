@@ -181,11 +181,13 @@ def make(wanted: Format, samples: Floats) -> bytes:
                     packets += video.encode(picture)
                 packets += video.encode(None)
             resampler = av.AudioResampler(format=audio.format, layout=wanted.layout, rate=wanted.rate_hz)
-            sound = AudioFrame.from_ndarray(
-                (samples * 32767).clip(-32768, 32767).astype(np.int16)[None], format="s16", layout="mono"
-            )
-            sound.sample_rate, sound.time_base, sound.pts = RATE_HZ, Fraction(1, RATE_HZ), 0
-            for frame in [*resampler.resample(sound), *resampler.resample(None)]:
+            for at in range(0, len(samples), RATE_HZ // 50):  # PCM packets are as long as what is fed
+                piece = (samples[at : at + RATE_HZ // 50] * 32767).clip(-32768, 32767).astype(np.int16)
+                sound = AudioFrame.from_ndarray(piece[None], format="s16", layout="mono")
+                sound.sample_rate, sound.time_base, sound.pts = RATE_HZ, Fraction(1, RATE_HZ), at
+                for frame in resampler.resample(sound):
+                    packets += audio.encode(frame)
+            for frame in resampler.resample(None):
                 packets += audio.encode(frame)
             packets += audio.encode(None)
             packets.sort(key=lambda packet: float((packet.dts or 0) * (packet.time_base or 0)))

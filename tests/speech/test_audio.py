@@ -249,6 +249,9 @@ def test_an_absurd_claim_is_ignored() -> None:
         ("matroska", "aac"),
         ("ogg", "libopus"),
         ("mpegts", "mp2"),
+        ("adts", "aac"),
+        ("mp2", "mp2"),
+        ("ac3", "ac3"),
     ],
 )
 def test_after_damage_in_the_middle_times_stay_right(container: str, codec: str, filler: str) -> None:
