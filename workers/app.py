@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 import structlog
+from billiard import pool
 from celery import signals
 from celery.worker import state
 
@@ -33,6 +34,11 @@ log = structlog.get_logger(__name__)
 
 EXIT_DEVICE_LOST = 70
 """Exit code of a worker whose GPU refused further work."""
+
+# A pool child that ends waits until the main process has read its last result, which the main process does no more once
+# it waits for the child: 30 s for nothing, of 300 tries. A result is an acknowledgement to us; without it a wake-up is
+# delivered twice.
+pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 20
 
 settings = Settings()
 app = make_celery(settings)

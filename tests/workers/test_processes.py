@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,3 +114,23 @@ def test_a_gpu_worker_without_its_model_says_so_and_does_not_start(
 ) -> None:
     with pytest.raises(AssertionError, match="no such folder"):
         start_service("gpu-worker", FONOTECA_MODEL=str(tmp_path / "nowhere"))
+
+
+def test_a_pool_child_that_ends_waits_only_shortly_for_a_main_process_that_waits_for_it() -> None:
+    program = """
+from types import SimpleNamespace
+import workers.app
+from billiard import pool
+slept = []
+pool.time = SimpleNamespace(sleep=slept.append)
+child = object.__new__(pool.Worker)
+child.on_ready_counter = SimpleNamespace(value=0)  # nobody reads its last result any more
+assert not child._ensure_messages_consumed(completed=1)
+print(sum(slept))
+"""
+    # nothing connects on import
+    environment = {**os.environ, "FONOTECA_REDIS_URL": "redis://127.0.0.1:1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert 0 < float(done.stdout) < 5
