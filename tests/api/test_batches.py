@@ -44,6 +44,7 @@ def test_a_batch_is_answered_with_its_recordings(client: httpx.Client, owner: An
     )
     assert (second["sha256"], second["failure"], second["upload"], second["coverage"]) == (None,) * 4
     read = client.get(answer.headers["Location"], headers=owner.headers).json()
+    assert read.pop("eta")["reason"] == "awaiting_media"
     assert read == {name: value for name, value in batch.items() if name != "recordings"}
     assert client.get(f"/v1/recordings/{first['id']}", headers=owner.headers).json() == first
 
