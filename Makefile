@@ -31,11 +31,13 @@ test: install ## Run all tests on servers of their own (PYTEST_ARGS="-k queue" f
 	@# one torch thread a process: two processes with two each would fight over two cores
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
-lint: install ## Check style, types and who imports whom
+lint: install ## Check style, types, who imports whom, and that every test can be imported
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@# a test that cannot be imported is told here, and not after a quarter of an hour of all others
+	@$(BIN)/python -m pytest -n0 -q --collect-only > $(VENV)/collected.txt || { tail -40 $(VENV)/collected.txt; exit 1; }
 
 format: install ## Put the code into shape
 	$(BIN)/ruff check --fix .

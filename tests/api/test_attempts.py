@@ -11,7 +11,8 @@ from sqlalchemy import Engine
 from db import splitting
 from db.connect import transaction
 from db.liveness import WorkerSession
-from db.queue import claim_segments, lose_claims, store_results
+from db.losses import lose_claims
+from db.queue import claim_segments, store_results
 from db.work import Failure
 from tests.db.queue_work import model, result, transcript
 
