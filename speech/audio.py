@@ -127,7 +127,11 @@ def open_container(
         reader,
         "r",
         format=format_name,
-        options={**(options or {}), "format_whitelist": ",".join(ALLOWED_FORMATS)},
+        options={
+            **(options or {}),
+            "format_whitelist": ",".join(ALLOWED_FORMATS),
+            "protocol_whitelist": "none",  # what io_open does not see
+        },
         metadata_errors="replace",
         buffer_size=buffer_bytes,
         io_open=_refuse_to_open,
