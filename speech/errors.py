@@ -90,3 +90,17 @@ class TruncatedMedia(DamagedMedia):
 
     code = "truncated_media"
     remedy = "The copy probably broke off; send the whole file again."
+
+
+class DecoderOverrun(MediaError):
+    """Decoding took more memory, time or audio than one file may."""
+
+    code = "decoder_limit"
+    remedy = "Check the file in a media player; if it is good, convert it to wav or flac and send that."
+
+
+class DecoderCrashed(MediaError):
+    """The decoder's process died of the file. Nobody else's work was lost."""
+
+    code = "decoder_crashed"
+    remedy = "Convert it to wav or flac with a media tool and send that."

@@ -16,10 +16,11 @@ import numpy.typing as npt
 from speech.audio import FailedSpan, MediaReader, MediaSource
 from speech.containers import MediaInfo
 from speech.cut import FRAME_SAMPLES, CutPlan, Span, SplitSettings, plan_cuts
+from speech.isolated import DecodeLimits, IsolatedReader
 from speech.vad import SpeechDetector
 from speech.working_copy import WorkingCopyWriter
 
-__all__ = ["FailedSpan", "Span", "Split", "SplitSettings", "split_media", "splitter_version"]
+__all__ = ["DecodeLimits", "FailedSpan", "Span", "Split", "SplitSettings", "split_media", "splitter_version"]
 
 ALGORITHM = "silero6.2-minimum-1"
 """Change it with anything that moves a boundary for the same settings."""
@@ -51,18 +52,25 @@ def split_media(
     settings: SplitSettings = SplitSettings(),
     working_copy: Path | None = None,
     audio_track: int | None = None,
+    limits: DecodeLimits | None = None,
 ) -> Split:
     """Split a media file, from a path or a seekable binary reader (which stays open).
 
     `name` is what errors call the file. With `working_copy`, the 16 kHz FLAC of the recording is written there on
-    the way, zeros where decoding failed; nothing is left there on an error. Raises a `MediaError` subclass for a
-    file that gives no audio; damage within a file is in `failed`.
+    the way, zeros where decoding failed; nothing is left there on an error. With `limits`, decoding runs in a process
+    of its own that keeps them and may die: for files of strangers. Raises a `MediaError` subclass for a file that gives
+    no audio; damage within a file is in `failed`.
     """
     detector = SpeechDetector()
     energies = _Energies()
     probabilities: list[npt.NDArray[np.float32]] = []
     with ExitStack() as closing:
-        media = closing.enter_context(MediaReader(source, name=name, audio_track=audio_track))
+        media: MediaReader | IsolatedReader
+        if limits is None:
+            media = MediaReader(source, name=name, audio_track=audio_track)
+        else:
+            media = IsolatedReader(source, name=name, audio_track=audio_track, limits=limits)
+        closing.enter_context(media)
         copy = closing.enter_context(WorkingCopyWriter(working_copy)) if working_copy is not None else None
         for block in media.blocks():
             energies.feed(block.samples)

@@ -17,7 +17,7 @@ from db.splitting import claim_recording, fail_split, store_split
 from db.states import GapKind
 from db.work import Failure, NewGap, NewTranscript, SplitClaim
 from speech.errors import MediaError
-from speech.split import Split, split_media
+from speech.split import DecodeLimits, Split, split_media
 from workers.context import WorkerContext
 from workers.queue import wake_next_split, wake_transcribe
 
@@ -80,7 +80,9 @@ def _split(context: WorkerContext, worker_id: int, claim: SplitClaim) -> None:
     key = working_copy_key(claim.broadcaster_id, claim.recording_id, claim.attempt)
     with tempfile.TemporaryDirectory(dir=context.scratch) as folder:
         copy = Path(folder) / "working.flac"
-        found = split_media(context.store.open(claim.media_key), name=claim.name, working_copy=copy)
+        found = split_media(
+            context.store.open(claim.media_key), name=claim.name, working_copy=copy, limits=DecodeLimits()
+        )
         context.store.put_file(key, copy)
     with transaction(context.engine) as tx:
         stored = store_split(tx.connection, claim, worker_id, as_transcript(found, key))

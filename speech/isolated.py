@@ -1,0 +1,289 @@
+"""Decoding in a process of its own, with limits on memory, time and output: it may die, the caller goes on.
+
+The decoder library is a million lines of C that read what strangers send. The child has none of this process's
+environment (no passwords), writes no files, and gets the media file through a pipe: it asks for bytes by position, so
+the object store's credentials and connections stay here. It answers with audio. Nothing that it sends is unpickled.
+
+    child -> parent   kind (1 byte), length (4 bytes), content
+        R  position, count       wants bytes of the file; the parent answers length, bytes
+        I  json                  MediaInfo, once
+        B  float32 samples       the next block
+        F  json                  failed spans, once, after the last block
+        E  json                  which error, and its words
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import select
+import signal
+import struct
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO, Self
+
+import numpy as np
+
+from speech import errors
+from speech.audio import SAMPLE_RATE_HZ, Block, FailedSpan, MediaReader, MediaSource, open_source
+from speech.containers import MAX_CREDIBLE_S, MediaInfo
+from speech.errors import DecoderCrashed, DecoderOverrun, MediaError
+
+MAX_MESSAGE_BYTES = 4 << 20
+MAX_READ_BYTES = 4 << 20
+_HEAD = struct.Struct("<cI")
+_WANTED = struct.Struct("<QI")
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """What one file's decoding may take."""
+
+    memory_bytes: int = 1 << 30
+    """Of address space. The libraries alone map about 250 MB, of which 45 MB are used."""
+    cpu_s: int = 3600
+    """Of computing; two days of audio take some minutes."""
+    stall_s: float = 300.0
+    """Without a word from the child. Waiting for the source does not count."""
+    output_s: int = MAX_CREDIBLE_S
+    """Of audio."""
+
+
+class IsolatedReader:
+    """`speech.audio.MediaReader` in a process of its own: the same blocks, holes and errors. A context manager.
+
+    Raises, beside MediaReader's errors, `DecoderOverrun` where a limit was reached and `DecoderCrashed` where the
+    decoder died of the file; RuntimeError where the child was killed from outside, which says nothing of the file.
+    """
+
+    def __init__(
+        self,
+        source: MediaSource,
+        *,
+        name: str,
+        audio_track: int | None = None,
+        limits: DecodeLimits = DecodeLimits(),
+    ) -> None:
+        self._name = name
+        self._limits = limits
+        self._n_samples = 0
+        self._failed: tuple[FailedSpan, ...] = ()
+        self._closing = ExitStack()
+        try:
+            self._reader = open_source(source, self._closing)
+            self._child = subprocess.Popen(
+                [sys.executable, "-P", "-m", "speech.isolated"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+                start_new_session=True,  # Ctrl-C is the parent's to handle
+            )
+            self._closing.callback(self._end)
+            assert self._child.stdin is not None
+            assert self._child.stdout is not None
+            self._to_child, self._from_child = self._child.stdin, self._child.stdout
+            os.set_blocking(self._to_child.fileno(), False)
+            order = {
+                "name": name,
+                "audio_track": audio_track,
+                "size_bytes": self._reader.size_bytes,
+                "limits": asdict(limits),
+            }
+            self._send(json.dumps(order).encode())
+            kind, content = self._next_message()
+            if kind != b"I":
+                raise DecoderCrashed(name, "the decoder sent audio before it said what the file is")
+            self.info = MediaInfo(**json.loads(content))
+        except BaseException:
+            self._closing.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._closing.close()
+
+    @property
+    def failed(self) -> tuple[FailedSpan, ...]:
+        """Holes, in order; known once `blocks` is exhausted."""
+        return self._failed
+
+    @property
+    def n_samples(self) -> int:
+        """16 kHz samples given so far."""
+        return self._n_samples
+
+    def blocks(self) -> Iterator[Block]:
+        """Blocks of 4 s, the last one shorter. May be called once."""
+        while True:
+            kind, content = self._next_message()
+            if kind == b"F":
+                self._failed = tuple(FailedSpan(*span) for span in json.loads(content))
+                return
+            if kind != b"B" or len(content) % 4:
+                raise DecoderCrashed(self._name, "the decoder answered with nonsense")
+            block = Block(self._n_samples, np.frombuffer(content, np.float32))
+            self._n_samples += len(block.samples)
+            if self._n_samples > self._limits.output_s * SAMPLE_RATE_HZ:
+                raise DecoderOverrun(self._name, f"it gives more than {self._limits.output_s} s of audio")
+            yield block
+
+    def _next_message(self) -> tuple[bytes, bytes]:
+        """The next message that is not for the source."""
+        while True:
+            kind, n_bytes = _HEAD.unpack(self._receive(_HEAD.size))
+            if n_bytes > MAX_MESSAGE_BYTES:
+                raise DecoderCrashed(self._name, "the decoder answered with nonsense")
+            content = self._receive(n_bytes)
+            if kind == b"R":
+                position, n_wanted = _WANTED.unpack(content)
+                self._reader.seek(position)
+                self._send(self._reader.read(min(n_wanted, MAX_READ_BYTES)))
+            elif kind == b"E":
+                raise self._error(json.loads(content))
+            else:
+                return kind, content
+
+    def _error(self, told: dict[str, str]) -> Exception:
+        if told["kind"] == "internal":
+            return RuntimeError(f"decoding {self._name} failed by our own fault: {told['reason']}")
+        if told["kind"] == "memory":
+            megabytes = self._limits.memory_bytes >> 20
+            return DecoderOverrun(self._name, f"decoding it takes more than {megabytes} MB of memory")
+        known = getattr(errors, told["kind"], None)
+        if not (isinstance(known, type) and issubclass(known, MediaError)):
+            return DecoderCrashed(self._name, "the decoder answered with nonsense")
+        return known(self._name) if known is errors.EmptyMedia else known(self._name, told["reason"])
+
+    def _send(self, content: bytes) -> None:
+        rest = memoryview(_LENGTH.pack(len(content)) + content)
+        descriptor = self._to_child.fileno()
+        deadline = time.monotonic() + self._limits.stall_s
+        with suppress(
+            BrokenPipeError
+        ):  # the child is gone: what it said before, or how it died, is read next
+            while rest:
+                self._wait(deadline, write=descriptor)
+                rest = rest[os.write(descriptor, rest) :]
+
+    def _receive(self, n_bytes: int) -> bytes:
+        parts: list[bytes] = []
+        descriptor = self._from_child.fileno()
+        deadline = time.monotonic() + self._limits.stall_s
+        while n_bytes:
+            self._wait(deadline, read=descriptor)
+            part = os.read(descriptor, min(n_bytes, 1 << 20))
+            if not part:
+                raise self._death()
+            parts.append(part)
+            n_bytes -= len(part)
+        return b"".join(parts)
+
+    def _wait(self, deadline: float, *, read: int | None = None, write: int | None = None) -> None:
+        """Until the child's pipe can be read, or written (it never blocks: a child that stands still reads nothing)."""
+        reads, writes = ([] if end is None else [end] for end in (read, write))
+        if not any(select.select(reads, writes, [], max(0.0, deadline - time.monotonic()))):
+            raise DecoderOverrun(self._name, f"its decoder stood still for {self._limits.stall_s:g} s")
+
+    def _death(self) -> Exception:
+        """Why the child is gone."""
+        code = self._child.wait(timeout=60)
+        if code == -signal.SIGXCPU:
+            return DecoderOverrun(self._name, f"decoding it takes more than {self._limits.cpu_s} s")
+        if code in (-signal.SIGKILL, -signal.SIGTERM):
+            return RuntimeError(f"the decoder of {self._name} was killed from outside (signal {-code})")
+        if code < 0:
+            return DecoderCrashed(self._name, f"the decoder died of it ({signal.Signals(-code).name})")
+        return RuntimeError(f"the decoder of {self._name} ended without a word (status {code})")
+
+    def _end(self) -> None:
+        self._child.kill()
+        self._child.wait()
+        self._from_child.close()
+        with suppress(BrokenPipeError):
+            self._to_child.close()
+
+
+class _PipeSource:
+    """The media file, as the child sees it."""
+
+    def __init__(self, to_parent: BinaryIO, from_parent: BinaryIO, size_bytes: int) -> None:
+        self._to_parent = to_parent
+        self._from_parent = from_parent
+        self._size_bytes = size_bytes
+        self._at = 0
+
+    def read(self, n_bytes: int, /) -> bytes:
+        wanted = _WANTED.pack(self._at, min(n_bytes, MAX_READ_BYTES))
+        _tell(self._to_parent, b"R", wanted)
+        content = _heard(self._from_parent)
+        self._at += len(content)
+        return content
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size_bytes}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+
+def _tell(to_parent: BinaryIO, kind: bytes, content: bytes) -> None:
+    to_parent.write(_HEAD.pack(kind, len(content)) + content)
+    to_parent.flush()
+
+
+def _heard(from_parent: BinaryIO) -> bytes:
+    head = from_parent.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        os._exit(0)  # the parent is gone, or wants no more
+    return from_parent.read(_LENGTH.unpack(head)[0])
+
+
+def _limit(limits: DecodeLimits) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s + 5))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def decode_for_parent() -> None:
+    """The child: take the order from standard input, write messages to standard output."""
+    to_parent, from_parent = sys.stdout.buffer, sys.stdin.buffer
+    order = json.loads(_heard(from_parent))
+    limits = DecodeLimits(**order["limits"])
+    _limit(limits)
+    source = _PipeSource(to_parent, from_parent, order["size_bytes"])
+    try:
+        with MediaReader(source, name=order["name"], audio_track=order["audio_track"]) as media:
+            _tell(to_parent, b"I", json.dumps(asdict(media.info)).encode())
+            for block in media.blocks():
+                _tell(to_parent, b"B", block.samples.tobytes())
+            spans = [(span.start_sample, span.end_sample, span.reason) for span in media.failed]
+            _tell(to_parent, b"F", json.dumps(spans).encode())
+    except BrokenPipeError:
+        os._exit(0)
+    except MediaError as error:
+        told = {"kind": type(error).__name__, "reason": error.reason}
+        _tell(to_parent, b"E", json.dumps(told).encode())
+    except MemoryError:
+        _tell(to_parent, b"E", b'{"kind": "memory", "reason": ""}')
+    except Exception:
+        told = {"kind": "internal", "reason": traceback.format_exc()[-2000:]}
+        _tell(to_parent, b"E", json.dumps(told).encode())
+
+
+if __name__ == "__main__":
+    decode_for_parent()
