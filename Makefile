@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo up test lint format clean demo-model sample-archive sql-docs simulate-drift ten-nights train-smoke chaos load bench-engine bench-queue bench-search bench-checkpoint
+.PHONY: help install demo up test lint format clean demo-model sample-archive sql-docs simulate-drift ten-nights train-smoke chaos load bench-engine bench-queue bench-search bench-checkpoint fuzz-media
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ chaos: install ## Kill, freeze and rob a whole system 100 times while it works; 
 
 load: install ## 1,000 recordings of a minute through the whole system without a model: memory, logs, leftovers (LOAD_ARGS)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.load $(LOAD_ARGS)
+
+fuzz-media: install ## Read 2,000 damaged media files of every format (FUZZ_ARGS="--n 2000 --seed 1")
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz_media $(FUZZ_ARGS)
 
 simulate-drift: install ## Prove intervals, false alarms and power by simulation (SIMULATE_ARGS="--pictures docs/pictures")
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.simulate_drift $(SIMULATE_ARGS)

@@ -59,6 +59,9 @@ MIN_MISSING_TAIL_S = 0.2
 MAX_DEMUX_ERRORS = 100
 """In a row, without one packet between: after that the rest of the file is given up."""
 
+MAX_OVERDRIVE = 8.0
+"""Float samples beyond this many times full scale are clipped there: no recorder writes them, damage does."""
+
 Samples = npt.NDArray[np.float32]
 
 
@@ -291,6 +294,10 @@ class MediaReader:
                     n_errors = 0
                     yield packet
                 return
+            except (
+                IndexError
+            ):  # a packet, now read, of a track that began after the file was opened: not ours
+                continue
             except av.error.FFmpegError:
                 n_errors += 1
                 clock.had_error = True
@@ -392,6 +399,8 @@ def _format_key(frame: AudioFrame) -> tuple[str, int, int]:
 def _mono(values: npt.NDArray[Any], *, planar: bool, channels: int) -> Samples:
     """The mean of the channels, full scale = 1. `values` is (channels, n) if planar, else (1, n * channels)."""
     by_channel = values if planar else values.reshape(-1, channels).T
+    if np.issubdtype(values.dtype, np.floating):  # damaged floats are anything up to infinity
+        by_channel = np.nan_to_num(by_channel, nan=0.0).clip(-MAX_OVERDRIVE, MAX_OVERDRIVE)
     mixed: Samples = by_channel[0].astype(np.float32)
     for channel in by_channel[1:]:
         mixed += channel
@@ -403,7 +412,7 @@ def _mono(values: npt.NDArray[Any], *, planar: bool, channels: int) -> Samples:
     mixed *= np.float32(scale / channels)
     if offset:
         mixed += np.float32(offset)
-    return np.nan_to_num(mixed, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
+    return mixed
 
 
 def _refuse_to_open(url: str, *_args: object) -> NoReturn:
