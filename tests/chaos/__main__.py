@@ -47,6 +47,7 @@ def _print(outcome: Outcome) -> None:
         f"seed {outcome.seed}: {outcome.n_recordings} recordings, {outcome.n_segments} segments, "
         f"{sum(outcome.faults.values())} faults in {outcome.seconds:.0f} s; attempts: "
         + ", ".join(f"{n} {name}" for name, n in outcome.attempts.items())
+        + f"; {outcome.n_sent_away} times no room for an upload"
     )
     for name, n in sorted(outcome.faults.items()):
         print(f"  {n:4} {name}")

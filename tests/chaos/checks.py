@@ -121,7 +121,7 @@ _LEFT_SQL = {
         WHERE transcribed_s + no_speech_s + failed_s IS DISTINCT FROM duration_s
     """,
     "finished recordings whose end nobody told": """
-        SELECT r.name FROM recordings r WHERE NOT EXISTS (
+        SELECT r.name FROM recordings r WHERE r.finished_at IS NOT NULL AND NOT EXISTS (
             SELECT FROM events e WHERE e.recording_id = r.id AND e.kind = 'recording.' || r.state)
     """,
     "segments not done": "SELECT id FROM segments WHERE state <> 'done'",

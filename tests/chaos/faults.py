@@ -1,4 +1,4 @@
-"""What goes wrong: processes killed or frozen, servers gone, data lost, messages doubled.
+"""What goes wrong: processes killed or frozen, servers gone, data lost, messages doubled, the room filled.
 
 A fault says when it is ripe, so that it strikes work in hand where it can, and strikes all the same when its patience
 is over. It reports what it did, or None where there was nothing to strike.
@@ -34,6 +34,7 @@ from workers.queue import (
 )
 
 FREEZE_LIMIT_S = 5 * LEASE_S
+ROOM_TAKEN_S = 5.0
 SEGMENTS_IN_HAND = """
     SELECT w.pid, w.id FROM workers w
     WHERE w.role = 'gpu' AND EXISTS (SELECT FROM segments s WHERE s.state = 'running' AND s.worker_id = w.id)
@@ -251,6 +252,24 @@ def double_messages(scene: Scene) -> str | None:
     return f"{copied} messages doubled, 6 more sent"
 
 
+def take_all_room(scene: Scene) -> str | None:
+    """One broadcaster's quota is full for some seconds, or until an upload was sent away."""
+    number = scene.lots.randrange(3)
+    give_back = scene.submission.take_all_room(number)
+    if give_back is None:
+        return None
+    before = scene.submission.n_sent_away
+    deadline = time.monotonic() + ROOM_TAKEN_S
+
+    def is_over() -> bool:
+        if scene.submission.n_sent_away == before and time.monotonic() < deadline:
+            return False
+        return give_back()
+
+    scene.system.thaws.append(is_over)
+    return f"all the room of broadcaster {number}"
+
+
 def _is_work_in_hand(scene: Scene) -> bool:
     return bool(_gpu_in_hand(scene) or _media_in_hand(scene))
 
@@ -279,4 +298,5 @@ ALL = (
         _is_work_in_hand,
     ),
     Fault("messages doubled", 8, double_messages),
+    Fault("quota filled", 6, take_all_room),
 )

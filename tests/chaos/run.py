@@ -48,6 +48,8 @@ class Outcome:
     seconds: float
     faults: Counter[str]
     attempts: Mapping[str, int]
+    n_sent_away: int = 0
+    """Times that an upload was told that there is no room, and came again."""
     lost: list[str] = field(default_factory=list)
     differing: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
@@ -109,6 +111,7 @@ def run_chaos(
                 0,
                 struck,
                 attempts,
+                submission.n_sent_away,
                 doubled=checks.doubled(system),
                 left=[*checks.left_over(system), *checks.orphan_files(system)],
                 **checks.differences(calm, found),

@@ -25,7 +25,10 @@ from db.settings import PROJECT_ROOT
 DEMO_MODEL = PROJECT_ROOT / "models" / "demo"
 LEASE_S = 6.0
 POLL_S = 0.1
+QUOTA_BYTES = 6_000_000
+"""Of each broadcaster's media on their way: a dozen recordings."""
 QUICK = {
+    "FONOTECA_INCOMING_QUOTA_BYTES": str(QUOTA_BYTES),
     "FONOTECA_LEASE_S": str(LEASE_S),
     "FONOTECA_SWEEP_INTERVAL_S": "1",
     "FONOTECA_RETRY_AFTER_S": "0.5",
@@ -112,7 +115,8 @@ def running_system(
     )
     with temporary_home("fonoteca-chaos-") as home:
         values = QUICK | {"FONOTECA_HOME": str(home), "FONOTECA_MODEL": str(model)}
-        with mock.patch.dict(os.environ, values):
+        # clients told to come back in half a minute come back in half a second
+        with mock.patch.dict(os.environ, values), mock.patch("cli.upload.LONGEST_ROOM_WAIT_S", 0.5):
             stack = Stack(home, services=services, backoff=RESTARTS)
             try:
                 with stack:
