@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ from migrations.run import migrate
 
 SEGMENTS_OF_RECORDING = 200
 SEGMENT_SAMPLES = 18 * 16_000
+N_TEXTS = 2_000
+"""Made ahead by each claimer."""
 FIRST_RECORDING = 20
 """Segments of the recording that the newcomer submits."""
 
@@ -137,6 +140,8 @@ def claimer(
     rng = random.Random(number)
     with engine.connect() as connection:
         vocabulary = words(connection, number)
+    # made ahead: texts come from a model, whose time is not the queue's
+    texts = cycle([said(vocabulary, rng) for _ in range(N_TEXTS)])
     worker = WorkerSession(engine, role="gpu", code_version="bench", lease_s=60, claim_limit_s=60).start()
     made = []
     try:
@@ -146,7 +151,7 @@ def claimer(
             with transaction(engine) as tx:
                 claims = queue.claim_segments(tx.connection, worker.worker_id, binding, limit=per_claim)
             claimed = time.perf_counter()
-            results = [result(claim, vocabulary, rng) for claim in claims]
+            results = [result(claim, one) for claim, one in zip(claims, texts, strict=False)]
             made_up = time.perf_counter()
             with transaction(engine) as tx:
                 stored = queue.store_results(
@@ -161,12 +166,32 @@ def claimer(
         told.send(made)
 
 
-def result(claim: SegmentClaim, vocabulary: list[str], rng: random.Random) -> SegmentResult:
-    said = " ".join(rng.choices(vocabulary, k=40))
-    tokens = [rng.randrange(200_000) for _ in range(60)]
-    logprobs = [round(-rng.random(), 4) for _ in tokens]
+@dataclass(frozen=True)
+class Said:
+    """What a model could have heard: 40 words, 60 tokens."""
+
+    text: str
+    token_ids: list[int]
+    logprobs: list[float]
+
+
+def said(vocabulary: list[str], rng: random.Random) -> Said:
+    return Said(
+        " ".join(rng.choices(vocabulary, k=40)),
+        [rng.randrange(200_000) for _ in range(60)],
+        [round(-rng.random(), 4) for _ in range(60)],
+    )
+
+
+def result(claim: SegmentClaim, heard: Said) -> SegmentResult:
     return SegmentResult(
-        claim.segment_id, claim.attempt, said, tokens, logprobs, statistics.fmean(logprobs), []
+        claim.segment_id,
+        claim.attempt,
+        heard.text,
+        heard.token_ids,
+        heard.logprobs,
+        statistics.fmean(heard.logprobs),
+        [],
     )
 
 
