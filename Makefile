@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo up test lint format clean demo-model sample-archive sql-docs simulate-drift ten-nights train-smoke chaos load bench-engine bench-queue bench-search bench-checkpoint fuzz-media
+.PHONY: help install demo up test lint format clean demo-model sample-archive sql-docs simulate-drift ten-nights train-smoke chaos rolling-restart load bench-engine bench-queue bench-search bench-checkpoint fuzz-media
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench-checkpoint: install ## Write, open and convert a random checkpoint of full
 chaos: install ## Kill, freeze and rob a whole system 100 times while it works; nothing may be lost (CHAOS_ARGS="--seeds 1 2 3 4 5")
 	@$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
+rolling-restart: install ## Restart every worker in turn while recordings come in; nothing may be lost or done twice
+	@$(BIN)/python -m pytest -n0 -q -m long tests/test_rolling_restart.py
+
 load: install ## 1,000 recordings of a minute through the whole system without a model: memory, logs, leftovers (LOAD_ARGS)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.load $(LOAD_ARGS)
 
@@ -76,7 +79,7 @@ ten-nights: install ## Live through ten nights of a made-up broadcaster on the r
 sql-docs: install ## Write the data dictionary, the cookbook's answers and their pictures anew
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.sql_docs
 
-demo-model: install ## Build the demo model from nothing; it does not learn speech yet, see docs/demo-model.md (DEMO_MODEL_ARGS="--minutes 10 --out DIR")
+demo-model: install ## Build a demo model from nothing in 100 minutes; so far it does not reach the one in models/, see docs/demo-model.md (DEMO_MODEL_ARGS="--minutes 10 --out DIR")
 	@OMP_NUM_THREADS=1 $(BIN)/python -m training.scratch $(DEMO_MODEL_ARGS)
 
 sample-archive: install ## Make samples/ anew from the test sentences
