@@ -1,27 +1,20 @@
 """Any media file to 16 kHz mono float32, in blocks, at bounded memory, with every hole accounted for.
 
-Three choices look odd until measured:
-- Frames are collected in an `AudioFifo` and mixed and resampled a second at a time: one call per 26 ms frame
-  spends more in Python than in the decoder.
-- Channels are averaged by us: the resampler's own stereo matrix adds 3 dB and clips, and it refuses
-  tracks without a known layout, of which archives have many.
-- A path is opened by us and handed over as a stream, with a list of allowed containers and a refusing `io_open`:
-  a playlist inside a file must never make the reader open another file or address.
+A path is opened by us and handed over as a stream, with a list of allowed containers and a refusing `io_open`: a
+playlist inside a file must never make the reader open another file or address.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, Self
+from typing import Any, NoReturn, Protocol, Self, cast
 
 import av
 import numpy as np
-import numpy.typing as npt
-from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container.input import InputContainer
 from av.packet import Packet
@@ -29,11 +22,12 @@ from av.stream import Discard
 
 from speech.containers import (
     ALLOWED_FORMATS,
-    MAX_CREDIBLE_S,
     MediaInfo,
     check_plausible,
     declared_end_s,
     is_adts,
+    is_credible,
+    is_plausible,
     media_info,
     mp3_declared_s,
     why_unreadable,
@@ -41,28 +35,35 @@ from speech.containers import (
 from speech.errors import (
     DamagedMedia,
     EmptyMedia,
+    MediaError,
     NoAudioSamples,
     NoAudioTrack,
     NoSuchTrack,
     NotMedia,
     UnsupportedCodec,
 )
+from speech.mono import SAMPLE_RATE_HZ, Samples
 from speech.timeline import Clock
+from speech.track_decoder import FailedSpan, TrackDecoder
 from speech.wav import RangesReader, wav_claim
 
-SAMPLE_RATE_HZ = 16000
-"""Of everything after this stage: what the VAD, the features and the model are made for."""
+__all__ = [
+    "SAMPLE_RATE_HZ",
+    "BinaryReader",
+    "Block",
+    "FailedSpan",
+    "MediaFile",
+    "MediaReader",
+    "MediaSource",
+    "Samples",
+    "open_container",
+    "open_source",
+]
 
 READ_BUFFER_BYTES = 256 * 1024
 """Per read of the source. An object store answers each with one range request."""
-MIN_MISSING_TAIL_S = 0.2
 MAX_DEMUX_ERRORS = 100
 """In a row, without one packet between: after that the rest of the file is given up."""
-
-MAX_OVERDRIVE = 8.0
-"""Float samples beyond this many times full scale are clipped there: no recorder writes them, damage does."""
-
-Samples = npt.NDArray[np.float32]
 
 
 class BinaryReader(Protocol):
@@ -82,17 +83,6 @@ class Block:
 
     start_sample: int
     samples: Samples
-
-
-@dataclass(frozen=True)
-class FailedSpan:
-    """Samples [start_sample, end_sample) that could not be decoded; blocks hold zeros there."""
-
-    start_sample: int
-    end_sample: int
-    reason: str
-    """`decode_error` (packets were broken), `missing_audio` (the file's clock jumps), `truncated` (the end) or
-    `other_format` (a second recording joined to the first, in a format of its own)."""
 
 
 class SourceReader:
@@ -148,47 +138,42 @@ def open_source(source: MediaSource, closing: ExitStack) -> SourceReader:
     return SourceReader(source)
 
 
-class MediaReader:
-    """One audio track of one media file, read once from start to end. A context manager.
+class MediaFile:
+    """A media file that is open. A context manager.
 
-    Time 0 is where the container starts; a track that begins later than its video has silence before it.
-    Raises a `MediaError` subclass on opening what cannot be read, and from `blocks` where nothing was decoded.
-    Errors of the source itself (a lost connection) pass through untouched: they say nothing of the file.
+    Raises a `MediaError` subclass on opening what cannot be read. Errors of the source itself (a lost connection) pass
+    through untouched, here and later: they say nothing of the file.
     """
 
-    def __init__(self, source: MediaSource, *, name: str, audio_track: int | None = None) -> None:
-        """`audio_track` counts from 0 among the audio tracks; None takes the container's best."""
-        self._name = name
+    def __init__(self, source: MediaSource, *, name: str) -> None:
+        self.name = name
         self._closing = ExitStack()
-        self._failed: list[FailedSpan] = []
-        self._n_samples = 0
         try:
-            self._reader = open_source(source, self._closing)
-            if self._reader.size_bytes == 0:
+            reader = open_source(source, self._closing)
+            self._size_bytes = reader.size_bytes
+            if self._size_bytes == 0:
                 raise EmptyMedia(name)
-            self._head = self._reader.read(4096)
-            claim = wav_claim(self._reader)
-            self._header_end_s = claim.declared_s if claim else mp3_declared_s(self._reader)
+            self._head = reader.read(4096)
+            claim = wav_claim(reader)
+            self._header_end_s = claim.declared_s if claim else mp3_declared_s(reader)
             self._unread_s = claim.unread_s if claim else 0.0
-            reader, options = self._reader, dict[str, str]()
-            if claim is None and is_adts(
-                self._reader
-            ):  # the parser hides which bytes were skipped: see Clock.met
+            options = dict[str, str]()
+            if claim is None and is_adts(reader):
+                # the parser hides which bytes were skipped: see Clock.met
                 options = {"fflags": "+noparse"}
-            self._reader.seek(0)
+            reader.seek(0)
             if claim is not None and claim.ranges is not None:
                 reader, options = SourceReader(RangesReader(reader, claim.ranges)), {"ignore_length": "1"}
             try:
-                self._container = open_container(reader, buffer_bytes=READ_BUFFER_BYTES, options=options)
+                self.container = open_container(reader, buffer_bytes=READ_BUFFER_BYTES, options=options)
             except av.error.FFmpegError as error:
                 raise why_unreadable(self._head, name) from error
-            self._closing.enter_context(self._container)
-            self._stream = self._choose(audio_track)
-            self.info: MediaInfo = media_info(self._container, self._stream)
-            check_plausible(name, self.info.sample_rate_hz, self.info.channels)
-            self._end_s = self._header_end_s or declared_end_s(
-                self._container, self._stream, self._reader.size_bytes
-            )
+            self._closing.enter_context(self.container)
+            self.tracks: tuple[AudioStream, ...] = self.container.streams.audio
+            if not self.tracks:
+                pictures = self.container.streams.video
+                what = "it has pictures but no sound" if pictures else "it has no sound track"
+                raise NoAudioTrack(name, what)
         except BaseException:
             self._closing.close()
             raise
@@ -197,17 +182,108 @@ class MediaReader:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what was opened here; a reader given stays its owner's."""
         self._closing.close()
+
+    def track(self, number: int | None) -> AudioStream:
+        """A track by number, counted from 0. None: the container's best, or the first that can be decoded at all."""
+        if number is None:
+            best = self.container.streams.best("audio")
+            stream = best if isinstance(best, AudioStream) else self.tracks[0]
+            if not _can_be_read(stream):
+                stream = next(filter(_can_be_read, self.tracks), stream)
+        elif 0 <= number < len(self.tracks):
+            stream = self.tracks[number]
+        else:
+            raise NoSuchTrack(self.name, f"it has {len(self.tracks)} audio track(s), and no track {number}")
+        if stream.codec_context is None:
+            raise UnsupportedCodec(self.name, "there is no decoder for its sound")
+        check_plausible(self.name, stream.codec_context.sample_rate, stream.codec_context.channels)
+        return stream
+
+    def decoder(self, stream: AudioStream, *, in_step: bool = False) -> TrackDecoder:
+        """A decoder for one of the tracks. `in_step` where others are read with it: long gaps in one are then gaps."""
+        end_s = self._header_end_s or declared_end_s(self.container, stream, self._size_bytes)
+        believed_until_s = end_s
+        if in_step and self.container.duration is not None:
+            whole_s = self.container.duration / 1_000_000
+            believed_until_s = whole_s if is_credible(whole_s, self._size_bytes) else end_s
+        clock = Clock(self.container, stream, believed_until_s, in_step=in_step)
+        return TrackDecoder(clock, name=self.name, end_s=end_s, unread_s=self._unread_s)
+
+    def packets(
+        self, streams: Sequence[AudioStream], note_error: Callable[[], None]
+    ) -> Iterator[Packet[AudioStream]]:
+        """Packets of `streams` to the end of the file, going on after a demuxer's error where that can be done."""
+        wanted = {stream.index for stream in streams}
+        for other in self.container.streams:
+            if other.index not in wanted:
+                other.discard = Discard.all
+        n_errors = 0
+        while n_errors < MAX_DEMUX_ERRORS:
+            try:
+                for packet in self.container.demux(*streams):
+                    n_errors = 0
+                    yield cast("Packet[AudioStream]", packet)
+                return
+            except IndexError:
+                # a packet, now read, of a track that began after the file was opened: not ours
+                continue
+            except av.error.FFmpegError:
+                n_errors += 1
+                note_error()
+
+    def why_nothing_decoded(self, *, had_error: bool) -> MediaError:
+        """The error for a file of whose sound nothing could be decoded."""
+        if not had_error:
+            return NoAudioSamples(self.name, "its sound track holds no samples")
+        judged = why_unreadable(self._head, self.name)
+        if type(judged) is NotMedia:  # random bytes can pass a demuxer's guess, and then decode to nothing
+            return judged
+        return DamagedMedia(self.name, "none of its audio could be decoded")
+
+
+def _can_be_read(stream: AudioStream) -> bool:
+    context = stream.codec_context
+    return context is not None and is_plausible(context.sample_rate, context.channels)
+
+
+class MediaReader:
+    """One audio track of one media file, read once from start to end. A context manager.
+
+    Time 0 is where the container starts; a track that begins later than its video has silence before it.
+    Raises what `MediaFile` does on opening, and a `MediaError` subclass from `blocks` where nothing was decoded.
+    """
+
+    def __init__(self, source: MediaSource, *, name: str, audio_track: int | None = None) -> None:
+        """`audio_track` counts from 0 among the audio tracks; None takes the container's best."""
+        self._media = MediaFile(source, name=name)
+        try:
+            self._stream = self._media.track(audio_track)
+            self.info: MediaInfo = media_info(self._media.container, self._stream)
+            self._decoder = self._media.decoder(self._stream)
+        except BaseException:
+            self._media.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._media.close()
 
     @property
     def failed(self) -> tuple[FailedSpan, ...]:
         """Holes found so far, in order, never touching one another; complete once `blocks` is exhausted."""
-        return tuple(self._failed)
+        return self._decoder.failed
 
     @property
     def n_samples(self) -> int:
         """16 kHz samples given so far; the duration once `blocks` is exhausted."""
-        return self._n_samples
+        return self._decoder.n_samples
 
     def blocks(self, block_samples: int = 4 * SAMPLE_RATE_HZ) -> Iterator[Block]:
         """Decode to blocks of exactly `block_samples`, the last one shorter. May be called once."""
@@ -226,193 +302,13 @@ class MediaReader:
         if n_pending:
             yield Block(start, np.concatenate(pending))
 
-    def _choose(self, audio_track: int | None) -> AudioStream:
-        tracks = self._container.streams.audio
-        if not tracks:
-            what = (
-                "it has pictures but no sound" if self._container.streams.video else "it has no sound track"
-            )
-            raise NoAudioTrack(self._name, what)
-        if audio_track is None:
-            best = self._container.streams.best("audio")
-            stream = best if isinstance(best, AudioStream) else tracks[0]
-        elif 0 <= audio_track < len(tracks):
-            stream = tracks[audio_track]
-        else:
-            raise NoSuchTrack(self._name, f"it has {len(tracks)} audio track(s), and no track {audio_track}")
-        if stream.codec_context is None:
-            raise UnsupportedCodec(self._name, "there is no decoder for its sound")
-        for other in self._container.streams:
-            if other.index != stream.index:
-                other.discard = Discard.all
-        return stream
-
     def _pieces(self) -> Iterator[Samples]:
-        """Audio and zeros in order, counted in `_n_samples`."""
-        clock = Clock(self._container, self._stream, self._end_s)
-        run: _Run | None = None
-        n_decoded = 0
-        for packet in self._packets(clock):
-            clock.met(packet)
-            try:
-                frames = packet.decode()
-            except av.error.FFmpegError:
-                clock.lost(packet)
-                continue
-            if frames and packet.size:
-                clock.decoded(packet)
-            for frame in frames:
-                if not frame.samples or not frame.sample_rate:
-                    continue
-                n_decoded += frame.samples
-                hole_s = clock.hole_before(frame)
-                if run is None or hole_s or not run.takes(frame):
-                    if run is not None:
-                        yield from self._counted(run.finish())
-                    if hole_s:
-                        yield from self._hole(clock.next_s + hole_s, clock.reason)
-                    run = _Run(frame)
-                clock.advance(frame, hole_s)
-                yield from self._counted(run.push(frame))
-        if run is not None:
-            yield from self._counted(run.finish())
-        if n_decoded == 0:
-            raise self._nothing_decoded(clock)
-        if self._end_s is not None and self._end_s - clock.next_s > MIN_MISSING_TAIL_S:
-            yield from self._hole(self._end_s, "truncated")
-        elif clock.lost_until_s > clock.next_s:
-            yield from self._hole(clock.lost_until_s, "decode_error")
-        if self._unread_s:
-            yield from self._hole(self._n_samples / SAMPLE_RATE_HZ + self._unread_s, "other_format")
-
-    def _packets(self, clock: Clock) -> Iterator[Packet[AudioStream]]:
-        """Packets to the end of the file, going on after a demuxer's error where it can be gone on from."""
-        n_errors = 0
-        while n_errors < MAX_DEMUX_ERRORS:
-            try:
-                for packet in self._container.demux(self._stream):
-                    n_errors = 0
-                    yield packet
-                return
-            except (
-                IndexError
-            ):  # a packet, now read, of a track that began after the file was opened: not ours
-                continue
-            except av.error.FFmpegError:
-                n_errors += 1
-                clock.had_error = True
-
-    def _counted(self, pieces: Iterator[Samples]) -> Iterator[Samples]:
-        for piece in pieces:
-            self._n_samples += len(piece)
-            if self._n_samples > MAX_CREDIBLE_S * SAMPLE_RATE_HZ:
-                raise DamagedMedia(self._name, f"it goes on for more than {MAX_CREDIBLE_S // 3600} hours")
-            yield piece
-
-    def _hole(self, until_s: float, reason: str | None) -> Iterator[Samples]:
-        """Zeros up to `until_s`; a failed span unless `reason` is None (silence before a late track)."""
-        start, end = self._n_samples, round(until_s * SAMPLE_RATE_HZ)
-        if end <= start:
-            return
-        if reason is not None:
-            if self._failed and self._failed[-1].end_sample == start:
-                last = self._failed.pop()
-                start, reason = last.start_sample, last.reason
-            self._failed.append(FailedSpan(start, end, reason))
-        if until_s > MAX_CREDIBLE_S:
-            raise DamagedMedia(
-                self._name,
-                f"its timestamps claim more than {MAX_CREDIBLE_S // 3600} hours, most of them without sound",
-            )
-        while self._n_samples < end:
-            n_zeros = min(60 * SAMPLE_RATE_HZ, end - self._n_samples)
-            self._n_samples += n_zeros
-            yield np.zeros(n_zeros, np.float32)
-
-    def _nothing_decoded(self, clock: Clock) -> Exception:
-        if not clock.had_error:
-            return NoAudioSamples(self._name, "its sound track holds no samples")
-        judged = why_unreadable(self._head, self._name)
-        if type(judged) is NotMedia:  # random bytes can pass a demuxer's guess, and then decode to nothing
-            return judged
-        return DamagedMedia(self._name, "none of its audio could be decoded")
-
-
-class _Run:
-    """Frames of one sample format that follow on one another, mixed to mono and resampled a second at a time."""
-
-    def __init__(self, first: AudioFrame) -> None:
-        self._key = _format_key(first)
-        self._rate_hz = first.sample_rate
-        self._planar = first.format.is_planar
-        self._channels = first.layout.nb_channels
-        self._fifo = av.AudioFifo()
-        self._resampler: av.AudioResampler | None = None
-        if self._rate_hz != SAMPLE_RATE_HZ:
-            self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
-        self._n_in = self._n_out = 0
-
-    def takes(self, frame: AudioFrame) -> bool:
-        return _format_key(frame) == self._key
-
-    def push(self, frame: AudioFrame) -> Iterator[Samples]:
-        frame.pts = None  # the fifo has a clock of its own and refuses frames that jitter; ours is in Clock
-        self._fifo.write(frame)
-        self._n_in += frame.samples
-        if self._fifo.samples >= self._rate_hz:
-            yield from self._drain()
-
-    def finish(self) -> Iterator[Samples]:
-        """The rest, so that the run is exactly its length at 16 kHz: the resampler keeps or adds a few samples."""
-        wanted = round(self._n_in * SAMPLE_RATE_HZ / self._rate_hz)
-        pieces = list(self._drain())
-        if self._resampler is not None:
-            tail = [frame.to_ndarray()[0] for frame in self._resampler.resample(None)]
-            self._n_out += sum(len(piece) for piece in tail)
-            pieces += tail
-        rest = np.concatenate([*pieces, np.zeros(max(0, wanted - self._n_out), np.float32)])
-        yield rest[: len(rest) - max(0, self._n_out - wanted)]
-
-    def _drain(self) -> Iterator[Samples]:
-        if not self._fifo.samples:
-            return
-        joined = self._fifo.read()
-        if joined is None:
-            return
-        mono = _mono(joined.to_ndarray(), planar=self._planar, channels=self._channels)
-        if self._resampler is None:
-            self._n_out += len(mono)
-            yield mono
-            return
-        frame = AudioFrame.from_ndarray(mono[None], format="flt", layout="mono")
-        frame.sample_rate = self._rate_hz
-        for out in self._resampler.resample(frame):
-            samples: Samples = out.to_ndarray()[0]
-            self._n_out += len(samples)
-            yield samples
-
-
-def _format_key(frame: AudioFrame) -> tuple[str, int, int]:
-    return frame.format.name, frame.layout.nb_channels, frame.sample_rate
-
-
-def _mono(values: npt.NDArray[Any], *, planar: bool, channels: int) -> Samples:
-    """The mean of the channels, full scale = 1. `values` is (channels, n) if planar, else (1, n * channels)."""
-    by_channel = values if planar else values.reshape(-1, channels).T
-    if np.issubdtype(values.dtype, np.floating):  # damaged floats are anything up to infinity
-        by_channel = np.nan_to_num(by_channel, nan=0.0).clip(-MAX_OVERDRIVE, MAX_OVERDRIVE)
-    mixed: Samples = by_channel[0].astype(np.float32)
-    for channel in by_channel[1:]:
-        mixed += channel
-    scale, offset = 1.0, 0.0
-    if values.dtype == np.uint8:
-        scale, offset = 1 / 128, -1.0
-    elif np.issubdtype(values.dtype, np.integer):
-        scale = 1 / (float(np.iinfo(values.dtype).max) + 1)
-    mixed *= np.float32(scale / channels)
-    if offset:
-        mixed += np.float32(offset)
-    return mixed
+        decoder = self._decoder
+        for packet in self._media.packets([self._stream], decoder.note_demuxer_error):
+            yield from decoder.push(packet)
+        yield from decoder.finish()
+        if not decoder.n_decoded:
+            raise self._media.why_nothing_decoded(had_error=decoder.had_error)
 
 
 def _refuse_to_open(url: str, *_args: object) -> NoReturn:

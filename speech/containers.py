@@ -182,6 +182,11 @@ def _behind_id3(reader: SizedReader) -> int:
     return n_bytes + (20 if tag[5] & 0x10 else 10)  # a footer repeats the header
 
 
+def is_plausible(rate_hz: int, channels: int) -> bool:
+    """Whether a recorder may have made a sound track of these figures."""
+    return MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ and 1 <= channels <= MAX_CHANNELS
+
+
 def check_plausible(name: str, rate_hz: int, channels: int) -> None:
     """Refuse a sound track that no recorder makes: its figures are damaged, and would cost days or all memory.
 
@@ -190,7 +195,7 @@ def check_plausible(name: str, rate_hz: int, channels: int) -> None:
     """
     if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
         raise DamagedMedia(name, f"its header claims a sample rate of {rate_hz} Hz")
-    if not 1 <= channels <= MAX_CHANNELS:
+    if not is_plausible(rate_hz, channels):
         raise DamagedMedia(name, f"its header claims {channels} channels")
 
 

@@ -22,7 +22,7 @@ from speech.working_copy import WorkingCopyWriter
 
 __all__ = ["DecodeLimits", "FailedSpan", "Span", "Split", "SplitSettings", "split_media", "splitter_version"]
 
-ALGORITHM = "silero6.2-minimum-1"
+ALGORITHM = "silero6.2-minimum-2"
 """Change it with anything that moves a boundary for the same settings."""
 
 

@@ -26,14 +26,24 @@ MAX_GAP_S = 60.0
 class Clock:
     """Where the next sample belongs, in seconds from the container's start, judged by the file's timestamps."""
 
-    def __init__(self, container: InputContainer, stream: AudioStream, end_s: float | None) -> None:
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: AudioStream,
+        believed_until_s: float | None,
+        *,
+        in_step: bool = False,
+    ) -> None:
+        """Jumps of more than `MAX_GAP_S` are believed up to `believed_until_s`; of a track that is read in step with
+        others, its first too."""
         self.next_s = 0.0
         self.had_error = False
         self.reason: str | None = None
         self._counted = container.format.name in COUNTED_FORMATS
         self._skips = container.format.name in SKIPPING_FORMATS
         self._next_byte: int | None = None
-        self._end_s = end_s
+        self._believed_until_s = believed_until_s
+        self._in_step = in_step
         self._started = False
         self._error_pending = False
         self._lost_s = 0.0
@@ -107,5 +117,5 @@ class Clock:
         """Whether the file's clock can be believed; where not, the stream was spliced and goes on from here."""
         if gap_s < -JITTER_S:
             return False
-        confirmed = self._end_s is not None and at_s <= self._end_s + 1
-        return gap_s <= MAX_GAP_S or (confirmed and self._started)
+        confirmed = self._believed_until_s is not None and at_s <= self._believed_until_s + 1
+        return gap_s <= MAX_GAP_S or (confirmed and (self._started or self._in_step))
