@@ -73,6 +73,7 @@ def with_code(description: str) -> Markup:
 
 templates.env.filters |= {
     "clock": human_clock,
+    "timecode": clock,
     "bytes": human_bytes,
     "confidence_class": confidence_class,
     "with_code": with_code,

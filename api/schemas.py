@@ -187,7 +187,8 @@ class Recording(Out):
     programme_kind: str | None
     broadcast_on: dt.date | None
     timecode_offset: str | None
-    """HH:MM:SS.mmm: what the clock showed at the first moment; null where nobody said it."""
+    """HH:MM:SS.mmm: what the clock showed at the first moment, as submitted or else as the file says; null where
+    neither does."""
     state: RecordingState
     size_bytes: int
     sha256: str | None

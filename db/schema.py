@@ -180,7 +180,7 @@ class Recording(Base):
     """Key of the 16 kHz mono FLAC that segments are read from."""
     duration_samples: Mapped[int | None] = mapped_column(BigInteger)
     media_info: Mapped[dict[str, Any] | None]
-    """Container, codec, channels and tags of the original."""
+    """Container, codec, channels, tracks, tags and timecode of the original."""
     timecode_offset_ms: Mapped[int | None] = mapped_column(BigInteger)
     """What the clock showed at the first sample, e.g. 36,000,000 for a tape that begins at 10:00:00."""
     attempt: Mapped[int] = mapped_column(Integer, server_default="0")

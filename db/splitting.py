@@ -132,6 +132,8 @@ def store_split(connection: Connection, claim: SplitClaim, worker_id: int, found
         text(
             "UPDATE recordings SET state = 'transcribing', worker_id = NULL, duration_samples = :duration, "
             "working_copy_key = :key, media_info = CAST(:info AS jsonb), updated_at = now(), "
+            # the submitter knows better than the file
+            "timecode_offset_ms = coalesce(timecode_offset_ms, CAST(:offset_ms AS bigint)), "
             # held back while it was split: its segments are, from the beginning
             "hold = CASE WHEN hold = 'releasing' THEN NULL WHEN hold IS NOT NULL THEN 'held' END "
             "WHERE id = :id RETURNING priority, hold"
@@ -141,6 +143,7 @@ def store_split(connection: Connection, claim: SplitClaim, worker_id: int, found
             "duration": found.duration_samples,
             "key": found.working_copy_key,
             "info": json.dumps(found.media_info),
+            "offset_ms": found.media_info.get("timecode_offset_ms"),
         },
     ).one()
     transcript_id = connection.scalar(

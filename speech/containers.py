@@ -10,6 +10,7 @@ from av.audio.stream import AudioStream
 from av.container.input import InputContainer
 
 from speech.errors import DamagedMedia, MediaError, NotMedia, PlaylistRefused, TruncatedMedia
+from speech.timecode import read_timecode
 
 # Names of the decoder library's demuxers. Playlists, scripts, subtitles, stills, devices and network formats are
 # not among them: those open other files or addresses, or hold no sound.
@@ -49,6 +50,8 @@ _MEDIA_MAGIC = (
 )
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"skip")
 
+MAX_TAG_CHARACTERS = 500
+"""Kept of a tag: it is shown in lists, and a file may hold megabytes of it."""
 MIN_RATE_HZ = 2_000
 MAX_RATE_HZ = 768_000
 MAX_CHANNELS = 48
@@ -85,6 +88,10 @@ class MediaInfo:
     programme: str | None
     date: str | None
     """As written in the file: archives hold `2026-11-20`, `2026` and worse."""
+    timecode: str | None = None
+    """As written in the file: what the clock showed at the first moment."""
+    timecode_offset_ms: int | None = None
+    """The same in milliseconds since midnight, None where it says nothing (0) or cannot be read."""
 
 
 def media_info(container: InputContainer, stream: AudioStream) -> MediaInfo:
@@ -92,7 +99,8 @@ def media_info(container: InputContainer, stream: AudioStream) -> MediaInfo:
     tags = {key.lower(): value.strip() for key, value in (container.metadata | stream.metadata).items()}
 
     def tag(*keys: str) -> str | None:
-        return next((tags[key] for key in keys if tags.get(key)), None)
+        found = next((tags[key] for key in keys if tags.get(key)), None)
+        return None if found is None else found[:MAX_TAG_CHARACTERS]
 
     duration_s: float | None = None
     if stream.duration is not None and stream.time_base is not None:
@@ -101,6 +109,7 @@ def media_info(container: InputContainer, stream: AudioStream) -> MediaInfo:
         duration_s = container.duration / 1_000_000
     tracks = [s.index for s in container.streams.audio]
     context = stream.codec_context
+    timecode, timecode_offset_ms = read_timecode(container, stream)
     return MediaInfo(
         container=container.format.name,
         codec=context.name,
@@ -109,9 +118,12 @@ def media_info(container: InputContainer, stream: AudioStream) -> MediaInfo:
         declared_duration_s=duration_s,
         n_audio_tracks=len(tracks),
         audio_track=tracks.index(stream.index),
-        title=tag("title", "description"),
+        # the library calls the description of a BWF a comment, and gives `time_reference` for BWF alone
+        title=tag("title", "description", *(("comment",) if "time_reference" in tags else ())),
         programme=tag("show", "programme", "program", "album"),
         date=tag("date", "origination_date", "year", "creation_time"),
+        timecode=timecode,
+        timecode_offset_ms=timecode_offset_ms,
     )
 
 

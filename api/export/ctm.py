@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from api.export.spoken import spoken, words_of
+from api.export.timecode import clock
 from db.transcripts import Transcript
 
 CHANNEL = "1"
@@ -14,8 +15,8 @@ UNSAFE = re.compile(r"[^\w.-]+")
 def render_ctm(transcript: Transcript, offset_ms: int = 0) -> str:
     """A line per word: file, channel, start and duration in seconds, word, confidence (that of its segment).
 
-    Times count from the start of the recording whatever `offset_ms` is: they are compared with references that
-    do. They are in order of time, and lines that begin with `;;` are comments.
+    Times count from the start of the recording whatever `offset_ms` is, which a comment tells: they are compared with
+    references that do. They are in order of time, and lines that begin with `;;` are comments.
     """
     name = file_name(transcript.recording)
     lines = [
@@ -23,6 +24,8 @@ def render_ctm(transcript: Transcript, offset_ms: int = 0) -> str:
         ";; start and duration are estimates: each segment's time shared out by the letters of its words",
         ";; confidence is that of the segment that the word stands in",
     ]
+    if offset_ms:
+        lines.append(f";; the clock showed {clock(offset_ms)} at the start")
     if transcript.notice:
         lines.append(f";; {transcript.notice}")
     for span in spoken(transcript):

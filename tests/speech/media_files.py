@@ -3,7 +3,7 @@
 import io
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -132,3 +132,59 @@ def one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def video_file(
+    tracks: Sequence[Floats],
+    *,
+    container: str,
+    video: str = "mpeg4",
+    audio: str = "pcm_s16le",
+    layout: str = "mono",
+    size: tuple[int, int] = (64, 64),
+    rate: Fraction | int = 25,
+    tags: dict[str, str] | None = None,
+) -> bytes:
+    """A video with black pictures and a sound track (48 kHz) for each of `tracks`, interleaved by the second."""
+    with (
+        tempfile.NamedTemporaryFile() as out,
+        av.open(out.name, "w", format=container) as muxer,
+    ):
+        muxer.metadata.update(tags or {})
+        picture = muxer.add_stream(video, rate=rate)
+        picture.width, picture.height = size
+        picture.pix_fmt = "yuv420p"
+        streams = [muxer.add_stream(audio, rate=48_000, layout=layout) for _ in tracks]
+        resamplers = [
+            av.AudioResampler(stream.format, layout, 48_000, stream.codec_context.frame_size or 1920)
+            for stream in streams
+        ]
+        black = VideoFrame.from_ndarray(np.zeros(size[::-1], np.uint8), format="gray").reformat(
+            format="yuv420p"
+        )
+        black.time_base = Fraction(1) / Fraction(rate)
+        shown = 0
+        for second in range(len(tracks[0]) // RATE_HZ):
+            while shown < (second + 1) * rate:
+                black.pts = shown
+                muxer.mux(picture.encode(black))
+                shown += 1
+            for samples, stream, resampler in zip(tracks, streams, resamplers, strict=True):
+                part = samples[second * RATE_HZ : (second + 1) * RATE_HZ]
+                frame = AudioFrame.from_ndarray(
+                    (part * 32767).astype(np.int16)[None], format="s16", layout="mono"
+                )
+                frame.sample_rate, frame.time_base, frame.pts = (
+                    RATE_HZ,
+                    Fraction(1, RATE_HZ),
+                    second * RATE_HZ,
+                )
+                for resampled in resampler.resample(frame):
+                    muxer.mux(stream.encode(resampled))
+        for stream, resampler in zip(streams, resamplers, strict=True):
+            for resampled in resampler.resample(None):
+                muxer.mux(stream.encode(resampled))
+            muxer.mux(stream.encode(None))
+        muxer.mux(picture.encode(None))
+        muxer.close()
+        return Path(out.name).read_bytes()
