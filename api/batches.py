@@ -89,6 +89,7 @@ def create_batch(
             item.programme_kind,
             item.broadcast_on,
             None if item.timecode_offset is None else parse_offset(item.timecode_offset),
+            item.audio_track,
         )
         for item in body.recordings
     ]

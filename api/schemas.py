@@ -14,6 +14,7 @@ from api.export.timecode import clock, parse_offset
 from db import batches as rows
 from db import corrections, transcripts
 from db.correction_draws import MAX_DRAWN
+from db.schema import AUDIO_TRACK_FORM
 from db.states import AttemptOutcome, GapKind, NoEta, Priority, RecordingState, SegmentState
 
 MAX_RECORDINGS = 10_000
@@ -73,6 +74,14 @@ class RecordingIn(BaseModel):
         AfterValidator(timecode),
         Field(description="What the clock showed at the first moment: `10:00:00` or `10:00:00.040`."),
     ] = None
+    audio_track: Annotated[
+        str,
+        StringConstraints(pattern=AUDIO_TRACK_FORM),
+        Field(
+            description="Sound track to transcribe: `auto` (the one with the most speech), `mix` (all of them), or its "
+            "number, counted from 0."
+        ),
+    ] = "auto"
 
 
 class BatchIn(BaseModel):
@@ -177,6 +186,26 @@ class AttemptPage(BaseModel):
     next: int | None
 
 
+class Media(BaseModel):
+    """What a media file says of itself. Fields came with time: null where the recording was split before."""
+
+    container: str | None = None
+    codec: str | None = None
+    channels: int | None = None
+    sample_rate_hz: int | None = None
+    n_audio_tracks: int | None = None
+    audio_track: int | None = None
+    """The track that was transcribed, counted from 0; null where several were mixed."""
+    tracks_mixed: list[int] = []
+    """Those, if so."""
+    title: str | None = None
+    programme: str | None = None
+    date: str | None = None
+    """As written in the file."""
+    timecode: str | None = None
+    """As written in the file."""
+
+
 class Recording(Out):
     """A recording and what became of it."""
 
@@ -189,6 +218,10 @@ class Recording(Out):
     timecode_offset: str | None
     """HH:MM:SS.mmm: what the clock showed at the first moment, as submitted or else as the file says; null where
     neither does."""
+    audio_track: str
+    """The sound track asked for: `auto`, `mix` or a number."""
+    media: Media | None
+    """Null until it is split."""
     state: RecordingState
     size_bytes: int
     sha256: str | None
@@ -211,6 +244,7 @@ class Recording(Out):
             upload = UploadState(url=upload_url(row.upload_id), offset_bytes=row.upload_offset_bytes)
         values = {name: getattr(row, name) for name in cls.model_fields if hasattr(row, name)}
         values |= {"timecode_offset": offset_text(row.timecode_offset_ms)}
+        values |= {"media": None if row.media_info is None else Media.model_validate(row.media_info)}
         return cls.model_validate(values | {"failure": failure, "upload": upload})
 
 

@@ -30,6 +30,7 @@ class RecordingFacts(TypedDict, total=False):
     programme_kind: str
     broadcast_on: str
     timecode_offset: str
+    audio_track: str
 
 
 class NewRecording(RecordingFacts):

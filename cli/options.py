@@ -23,6 +23,17 @@ JsonOption = Annotated[
 ]
 
 
+def checked_track(written: str | None) -> str | None:
+    """A choice of sound track as it was given, refused at once where it is none."""
+    import re
+
+    from db.schema import AUDIO_TRACK_FORM
+
+    if written is not None and (written.endswith("\n") or not re.search(AUDIO_TRACK_FORM, written)):
+        raise typer.BadParameter(f"{written[:40]!r} is neither auto nor mix nor a number counted from 0")
+    return written
+
+
 def checked_offset(written: str | None) -> str | None:
     """A timecode offset as it was given, refused at once where it is none."""
     from api.export.timecode import BadTimecodeOffset, parse_offset

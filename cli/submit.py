@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.errors import INTERRUPTED, CliError
-from cli.options import JsonOption, ServerOption, checked_offset
+from cli.options import JsonOption, ServerOption, checked_offset, checked_track
 from cli.output import Output, count_text, note, printable, size_text
 from db.states import Priority, RecordingState
 
@@ -77,6 +77,16 @@ def submit(
             callback=checked_offset,
         ),
     ] = None,
+    audio_track: Annotated[
+        str | None,
+        typer.Option(
+            "--audio-track",
+            metavar="auto|mix|NUMBER",
+            help="Sound track to transcribe: the one with the most speech (auto), all mixed, or by number from 0.",
+            show_default="auto",
+            callback=checked_track,
+        ),
+    ] = None,
     priority: Annotated[Priority, typer.Option("--priority", help="Class in the queue.")] = Priority.NORMAL,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="End once everything is uploaded; do not follow the work.")
@@ -124,6 +134,8 @@ def submit(
                 facts["broadcast_on"] = broadcast_on.date().isoformat()
             if timecode_offset is not None:
                 facts["timecode_offset"] = timecode_offset
+            if audio_track is not None:
+                facts["audio_track"] = audio_track
             batch, is_replay = make_batch(client, files, name or batch_name(paths), facts, priority)
             failures = send_media(client, batch, files, output, is_replay=is_replay, patience_s=retry_s)
             if failures:
@@ -222,8 +234,8 @@ def make_batch(
             raise
         raise CliError(
             f"a batch {name!r} with these files exists already, with another --programme, --programme-kind, "
-            "--broadcast-on, --timecode-offset or --priority: give the same ones to continue it, or another --name to "
-            "submit the files again"
+            "--broadcast-on, --timecode-offset, --audio-track or --priority: give the same ones to continue it, or "
+            "another --name to submit the files again"
         ) from problem
 
 

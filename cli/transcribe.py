@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.errors import CliError
+from cli.options import checked_offset, checked_track
 
 if TYPE_CHECKING:
     from db.transcripts import Transcript
@@ -51,6 +53,24 @@ def transcribe(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1 ... Unset: FONOTECA_DEVICE.", show_default=False)
     ] = None,
+    audio_track: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|mix|NUMBER",
+            help="Sound track: the one with the most speech (auto), all mixed, or by number from 0.",
+            callback=checked_track,
+        ),
+    ] = "auto",
+    timecode_offset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HH:MM:SS[.mmm]",
+            help="What the clock showed at the first moment: subtitles count from it. Unset: as the file says, if it "
+            "does; 0: from its start.",
+            show_default=False,
+            callback=checked_offset,
+        ),
+    ] = None,
 ) -> None:
     """Transcribe one file on this machine, without a running stack.
 
@@ -60,7 +80,11 @@ def transcribe(
         raise CliError(f"{file}: no such file" if not file.exists() else f"{file}: not a file")
     if output is not None and not output.parent.is_dir():
         raise CliError(f"{output}: the folder {output.parent} does not exist")
-    transcript = transcribe_file(file, model=model, device=device)
+    transcript = transcribe_file(file, model=model, device=device, audio_track=audio_track)
+    if timecode_offset is not None:
+        from api.export.timecode import parse_offset
+
+        transcript = replace(transcript, timecode_offset_ms=parse_offset(timecode_offset))
     content = render(transcript, text_format)
     if output is None:
         sys.stdout.write(content if content.endswith("\n") else content + "\n")
@@ -90,10 +114,12 @@ def render(transcript: Transcript, text_format: TextFormat) -> str:
         TextFormat.TTML: render_ttml,
         TextFormat.CTM: render_ctm,
     }
-    return writers[text_format](transcript)
+    return writers[text_format](transcript, transcript.timecode_offset_ms or 0)
 
 
-def transcribe_file(file: Path, *, model: str | None = None, device: str | None = None) -> Transcript:
+def transcribe_file(
+    file: Path, *, model: str | None = None, device: str | None = None, audio_track: str = "auto"
+) -> Transcript:
     """Split and transcribe one file with the production splitter and engine.
 
     Raises:
@@ -106,6 +132,7 @@ def transcribe_file(file: Path, *, model: str | None = None, device: str | None 
     from speech.checkpoint import open_checkpoint, read_card
     from speech.engine import Phi4Engine
     from speech.split import split_media
+    from speech.track_choice import parse_track_choice
     from speech.working_copy import read_spans
 
     settings = Settings()
@@ -113,7 +140,9 @@ def transcribe_file(file: Path, *, model: str | None = None, device: str | None 
     with tempfile.TemporaryDirectory(prefix="fonoteca-transcribe-") as scratch:
         copy = Path(scratch) / "working.flac"
         # first the file, then the model: a bad file is told at once
-        found = split_media(file, name=file.name, working_copy=copy)
+        found = split_media(
+            file, name=file.name, working_copy=copy, audio_track=parse_track_choice(audio_track)
+        )
         card = read_card(folder, base=settings.model_base)
         engine = Phi4Engine(
             *open_checkpoint(
@@ -178,4 +207,5 @@ def _as_transcript(
         finished_at=dt.datetime.now(dt.UTC),
         segments=segments,
         gaps=tuple(sorted(gaps, key=lambda gap: gap.start_s)),
+        timecode_offset_ms=found.info.timecode_offset_ms,
     )

@@ -60,6 +60,8 @@ class NewRecording:
     """Day of the first broadcast."""
     timecode_offset_ms: int | None = None
     """What the clock showed at the recording's first sample: 36,000,000 for 10:00:00."""
+    audio_track: str = "auto"
+    """The sound track to transcribe: `auto` (the most speech), `mix`, or its number counted from 0."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,10 @@ class Recording:
     created_at: dt.datetime
     received_at: dt.datetime | None
     finished_at: dt.datetime | None
+    audio_track: str = "auto"
+    """The sound track asked for."""
+    media_info: dict[str, Any] | None = None
+    """What the file says of itself and which track was taken; None before it is split."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +209,8 @@ def _digested(recording: NewRecording) -> dict[str, Any]:
         content["broadcast_on"] = recording.broadcast_on.isoformat()
     if recording.timecode_offset_ms is None:
         del content["timecode_offset_ms"]
+    if recording.audio_track == "auto":
+        del content["audio_track"]
     return content
 
 
@@ -250,16 +258,17 @@ def create_batch(
         text(
             """
             INSERT INTO recordings (broadcaster_id, batch_id, name, programme, programme_kind, broadcast_on,
-                                    timecode_offset_ms, priority, size_bytes, sha256, hold)
+                                    timecode_offset_ms, audio_track, priority, size_bytes, sha256, hold)
             SELECT :broadcaster_id, :batch_id, r.name, r.programme, r.programme_kind, r.broadcast_on,
-                   r.timecode_offset_ms, :priority, r.size_bytes, decode(r.sha256, 'hex'),
+                   r.timecode_offset_ms, r.audio_track, :priority, r.size_bytes, decode(r.sha256, 'hex'),
                    (SELECT CASE WHEN o.paused_at IS NOT NULL THEN 'held' END FROM broadcasters o
                     WHERE o.id = :broadcaster_id)
             FROM unnest(CAST(:names AS text[]), CAST(:programmes AS text[]), CAST(:kinds AS text[]),
                         CAST(:broadcast_on AS date[]), CAST(:timecode_offsets_ms AS bigint[]),
-                        CAST(:sizes AS bigint[]), CAST(:sha256s AS text[]))
+                        CAST(:audio_tracks AS text[]), CAST(:sizes AS bigint[]), CAST(:sha256s AS text[]))
                  WITH ORDINALITY
-                 AS r(name, programme, programme_kind, broadcast_on, timecode_offset_ms, size_bytes, sha256, ordinal)
+                 AS r(name, programme, programme_kind, broadcast_on, timecode_offset_ms, audio_track, size_bytes,
+                      sha256, ordinal)
             ORDER BY r.ordinal
             """
         ),
@@ -272,6 +281,7 @@ def create_batch(
             "kinds": [recording.programme_kind for recording in recordings],
             "broadcast_on": [recording.broadcast_on for recording in recordings],
             "timecode_offsets_ms": [recording.timecode_offset_ms for recording in recordings],
+            "audio_tracks": [recording.audio_track for recording in recordings],
             "sizes": [recording.size_bytes for recording in recordings],
             "sha256s": [recording.sha256 for recording in recordings],
         },
@@ -379,7 +389,8 @@ def batch_exists(connection: Connection, broadcaster_id: int, batch_id: uuid.UUI
 
 _RECORDINGS_SQL = f"""
     SELECT r.id, r.batch_id, b.name AS batch_name, r.name, r.programme, r.programme_kind, r.broadcast_on,
-           r.timecode_offset_ms, r.state, r.size_bytes, encode(r.sha256, 'hex') AS sha256, r.duration_samples,
+           r.timecode_offset_ms, r.audio_track, r.media_info,
+           r.state, r.size_bytes, encode(r.sha256, 'hex') AS sha256, r.duration_samples,
            r.failure_code, r.failure_reason, u.id AS upload_id, u.offset_bytes AS upload_offset_bytes, s.pending,
            s.running, s.done, s.failed, t.finished_at AS transcript_finished_at, t.transcribed_samples,
            t.no_speech_samples, t.failed_samples, r.created_at, r.received_at, r.finished_at
@@ -403,6 +414,8 @@ def _recording(row: Any) -> Recording:
         programme_kind=row.programme_kind,
         broadcast_on=row.broadcast_on,
         timecode_offset_ms=row.timecode_offset_ms,
+        audio_track=row.audio_track,
+        media_info=row.media_info,
         state=RecordingState(row.state),
         size_bytes=row.size_bytes,
         sha256=row.sha256,

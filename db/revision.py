@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-SCHEMA_REVISION = "0012"
+SCHEMA_REVISION = "0013"
 """Name of the newest migration."""
 
 

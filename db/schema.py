@@ -128,6 +128,10 @@ class Batch(Base):
     """None of its work is begun since then."""
 
 
+AUDIO_TRACK_FORM = "^(auto|mix|[0-9]{1,3})$"
+"""How a sound track is asked for: the one with the most speech, all of them mixed, or by number, counted from 0."""
+
+
 class Recording(Base):
     """One media file."""
 
@@ -137,6 +141,7 @@ class Recording(Base):
         UniqueConstraint("batch_id", "name"),
         CheckConstraint("size_bytes > 0", name="size_positive"),
         CheckConstraint("timecode_offset_ms >= 0", name="timecode_offset_known"),
+        CheckConstraint(f"audio_track ~ '{AUDIO_TRACK_FORM}'", name="audio_track_known"),
         CheckConstraint("state NOT IN ('failed') OR failure_reason IS NOT NULL", name="failure_has_reason"),
         CheckConstraint("(state = 'splitting') = (worker_id IS NOT NULL)", name="splitting_has_worker"),
         Index(
@@ -176,6 +181,9 @@ class Recording(Base):
     """Announced by the submitter, or computed on arrival."""
     media_key: Mapped[str | None]
     """Key of the original file in the object store."""
+    audio_track: Mapped[str] = mapped_column(server_default="auto")
+    """The sound track asked for: `auto` (the most speech), `mix`, or its number counted from 0. `media_info` says which
+    was taken."""
     working_copy_key: Mapped[str | None]
     """Key of the 16 kHz mono FLAC that segments are read from."""
     duration_samples: Mapped[int | None] = mapped_column(BigInteger)

@@ -41,7 +41,7 @@ def claim_recording(
             "worker_id": worker_id,
         },
     )
-    return SplitClaim(row.id, row.broadcaster_id, row.name, row.media_key, row.attempt)
+    return SplitClaim(row.id, row.broadcaster_id, row.name, row.media_key, row.attempt, row.audio_track)
 
 
 def _take_recording(connection: Connection, worker_id: int, from_rank: int, deep: Sequence[Flow]) -> Any:
@@ -57,7 +57,7 @@ def _take_recording(connection: Connection, worker_id: int, from_rank: int, deep
                       SELECT * FROM unnest(CAST(:deep_ids AS int[]), CAST(:deep_ranks AS int[])))
                   AND NOT EXISTS (SELECT FROM paused_queues WHERE queue = 'split')
                 ORDER BY priority, turn, id LIMIT 1 FOR UPDATE SKIP LOCKED)
-            RETURNING r.id, r.broadcaster_id, r.name, r.media_key, r.attempt
+            RETURNING r.id, r.broadcaster_id, r.name, r.media_key, r.attempt, r.audio_track
             """
         ),
         {

@@ -19,6 +19,8 @@ class SplitClaim:
     name: str
     media_key: str
     attempt: int
+    audio_track: str = "auto"
+    """The sound track asked for: `auto`, `mix`, or its number counted from 0."""
 
 
 @dataclass(frozen=True)

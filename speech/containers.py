@@ -82,8 +82,8 @@ class MediaInfo:
     declared_duration_s: float | None
     """The header's claim, None where it has none."""
     n_audio_tracks: int
-    audio_track: int
-    """The track read, counted from 0 among the audio tracks."""
+    audio_track: int | None
+    """The track read, counted from 0 among the audio tracks; None where several were."""
     title: str | None
     programme: str | None
     date: str | None
@@ -92,6 +92,8 @@ class MediaInfo:
     """As written in the file: what the clock showed at the first moment."""
     timecode_offset_ms: int | None = None
     """The same in milliseconds since midnight, None where it says nothing (0) or cannot be read."""
+    tracks_mixed: tuple[int, ...] = ()
+    """The tracks read, where they were several. The other figures are then the first one's."""
 
 
 def media_info(container: InputContainer, stream: AudioStream) -> MediaInfo:

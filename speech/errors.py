@@ -64,6 +64,13 @@ class NoSuchTrack(MediaError):
     remedy = "Choose one of its tracks, counted from 0, or leave the choice out."
 
 
+class TracksApart(MediaError):
+    """Sound tracks to be mixed lie behind one another in the file, not side by side."""
+
+    code = "tracks_apart"
+    remedy = "Choose one of its tracks by number, or write the file anew with a media tool and send that."
+
+
 class UnsupportedCodec(MediaError):
     """The sound is in a codec for which there is no decoder."""
 

@@ -8,7 +8,8 @@ the object store's credentials and connections stay here. It answers with audio.
         R  position, count       wants bytes of the file; the parent answers length, bytes
         I  json                  MediaInfo, once
         B  float32 samples       the next block
-        F  json                  failed spans, once, after the last block
+        T  track, float32 samples  an excerpt of one of several tracks
+        F  json                  failed spans, once, after the last block or excerpt
         E  json                  which error, and its words
 """
 
@@ -28,20 +29,22 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO, Literal, Self
 
 import numpy as np
 
 from speech import errors
-from speech.audio import SAMPLE_RATE_HZ, Block, FailedSpan, MediaReader, MediaSource, open_source
+from speech.audio import SAMPLE_RATE_HZ, Block, FailedSpan, MediaSource, Samples, open_source
 from speech.containers import MAX_CREDIBLE_S, MediaInfo
 from speech.errors import DecoderCrashed, DecoderOverrun, MediaError
+from speech.tracks import open_reader, probe_tracks
 
 MAX_MESSAGE_BYTES = 4 << 20
 MAX_READ_BYTES = 4 << 20
 _HEAD = struct.Struct("<cI")
 _WANTED = struct.Struct("<QI")
 _LENGTH = struct.Struct("<I")
+_TRACK = struct.Struct("<i")
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,10 @@ class DecodeLimits:
 
 
 class IsolatedReader:
-    """`speech.audio.MediaReader` in a process of its own: the same blocks, holes and errors. A context manager.
+    """`speech.tracks.open_reader` in a process of its own: the same blocks, holes and errors. A context manager.
 
-    Raises, beside MediaReader's errors, `DecoderOverrun` where a limit was reached and `DecoderCrashed` where the
-    decoder died of the file; RuntimeError where the child was killed from outside, which says nothing of the file.
+    Raises, beside its errors, `DecoderOverrun` where a limit was reached and `DecoderCrashed` where the decoder died of
+    the file; RuntimeError where the child was killed from outside, which says nothing of the file.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class IsolatedReader:
         source: MediaSource,
         *,
         name: str,
-        audio_track: int | None = None,
+        audio_track: int | Literal["mix"] | None = None,
         limits: DecodeLimits = DecodeLimits(),
     ) -> None:
         self._name = name
@@ -79,31 +82,13 @@ class IsolatedReader:
         self._failed: tuple[FailedSpan, ...] = ()
         self._closing = ExitStack()
         try:
-            self._reader = open_source(source, self._closing)
-            self._child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "speech.isolated"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},
-                start_new_session=True,  # Ctrl-C is the parent's to handle
-            )
-            self._closing.callback(self._end)
-            assert self._child.stdin is not None
-            assert self._child.stdout is not None
-            self._to_child, self._from_child = self._child.stdin, self._child.stdout
-            os.set_blocking(self._to_child.fileno(), False)
-            order = {
-                "name": name,
-                "audio_track": audio_track,
-                "size_bytes": self._reader.size_bytes,
-                "limits": asdict(limits),
-            }
-            self._send(json.dumps(order).encode())
-            kind, content = self._next_message()
+            order: dict[str, object] = {"audio_track": audio_track}
+            self._decoder = self._closing.enter_context(_Decoder(source, name, order, limits))
+            kind, content = self._decoder.next_message()
             if kind != b"I":
                 raise DecoderCrashed(name, "the decoder sent audio before it said what the file is")
-            self.info = MediaInfo(**json.loads(content))
+            told = json.loads(content)
+            self.info = MediaInfo(**(told | {"tracks_mixed": tuple(told["tracks_mixed"])}))
         except BaseException:
             self._closing.close()
             raise
@@ -127,7 +112,7 @@ class IsolatedReader:
     def blocks(self) -> Iterator[Block]:
         """Blocks of 4 s, the last one shorter. May be called once."""
         while True:
-            kind, content = self._next_message()
+            kind, content = self._decoder.next_message()
             if kind == b"F":
                 self._failed = tuple(FailedSpan(*span) for span in json.loads(content))
                 return
@@ -139,7 +124,66 @@ class IsolatedReader:
                 raise DecoderOverrun(self._name, f"it gives more than {self._limits.output_s} s of audio")
             yield block
 
-    def _next_message(self) -> tuple[bytes, bytes]:
+
+def probe_isolated(
+    source: MediaSource, *, name: str, limits: DecodeLimits = DecodeLimits()
+) -> Iterator[tuple[int, Samples]]:
+    """`speech.tracks.probe_tracks` in a process of its own. Raises what `IsolatedReader` does."""
+    n_samples = 0
+    with _Decoder(source, name, {"probe": True}, limits) as decoder:
+        while (message := decoder.next_message())[0] != b"F":
+            kind, content = message
+            if kind != b"T" or len(content) < _TRACK.size or len(content) % 4:
+                raise DecoderCrashed(name, "the decoder answered with nonsense")
+            (track,) = _TRACK.unpack_from(content)
+            samples = np.frombuffer(content, np.float32, offset=_TRACK.size)
+            n_samples += len(samples)
+            if n_samples > limits.output_s * SAMPLE_RATE_HZ:
+                raise DecoderOverrun(name, f"it gives more than {limits.output_s} s of audio")
+            yield track, samples
+
+
+class _Decoder:
+    """The child with one order. A context manager: the child is dead when it is left."""
+
+    def __init__(
+        self, source: MediaSource, name: str, order: dict[str, object], limits: DecodeLimits
+    ) -> None:
+        self._name = name
+        self._limits = limits
+        self._closing = ExitStack()
+        try:
+            self._reader = open_source(source, self._closing)
+            self._child = subprocess.Popen(
+                [sys.executable, "-P", "-m", "speech.isolated"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+                start_new_session=True,  # Ctrl-C is the parent's to handle
+            )
+            self._closing.callback(self._end)
+            assert self._child.stdin is not None
+            assert self._child.stdout is not None
+            self._to_child, self._from_child = self._child.stdin, self._child.stdout
+            os.set_blocking(self._to_child.fileno(), False)
+            order = order | {
+                "name": name,
+                "size_bytes": self._reader.size_bytes,
+                "limits": asdict(limits),
+            }
+            self._send(json.dumps(order).encode())
+        except BaseException:
+            self._closing.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._closing.close()
+
+    def next_message(self) -> tuple[bytes, bytes]:
         """The next message that is not for the source."""
         while True:
             kind, n_bytes = _HEAD.unpack(self._receive(_HEAD.size))
@@ -267,7 +311,12 @@ def decode_for_parent() -> None:
     _limit(limits)
     source = _PipeSource(to_parent, from_parent, order["size_bytes"])
     try:
-        with MediaReader(source, name=order["name"], audio_track=order["audio_track"]) as media:
+        if order.get("probe"):
+            for track, samples in probe_tracks(source, name=order["name"]):
+                _tell(to_parent, b"T", _TRACK.pack(track) + samples.tobytes())
+            _tell(to_parent, b"F", b"[]")
+            return
+        with open_reader(source, name=order["name"], audio_track=order["audio_track"]) as media:
             _tell(to_parent, b"I", json.dumps(asdict(media.info)).encode())
             for block in media.blocks():
                 _tell(to_parent, b"B", block.samples.tobytes())

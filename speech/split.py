@@ -9,14 +9,18 @@ import json
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from speech.audio import FailedSpan, MediaReader, MediaSource
+from speech.audio import FailedSpan, MediaSource
 from speech.containers import MediaInfo
 from speech.cut import FRAME_SAMPLES, CutPlan, Span, SplitSettings, plan_cuts
-from speech.isolated import DecodeLimits, IsolatedReader
+from speech.errors import MediaError
+from speech.isolated import DecodeLimits, IsolatedReader, probe_isolated
+from speech.track_choice import TrackChoice, most_speech
+from speech.tracks import DecodedMedia, open_reader, probe_tracks
 from speech.vad import SpeechDetector
 from speech.working_copy import WorkingCopyWriter
 
@@ -51,26 +55,22 @@ def split_media(
     name: str,
     settings: SplitSettings = SplitSettings(),
     working_copy: Path | None = None,
-    audio_track: int | None = None,
+    audio_track: TrackChoice = "auto",
     limits: DecodeLimits | None = None,
 ) -> Split:
     """Split a media file, from a path or a seekable binary reader (which stays open).
 
     `name` is what errors call the file. With `working_copy`, the 16 kHz FLAC of the recording is written there on
-    the way, zeros where decoding failed; nothing is left there on an error. With `limits`, decoding runs in a process
-    of its own that keeps them and may die: for files of strangers. Raises a `MediaError` subclass for a file that gives
-    no audio; damage within a file is in `failed`.
+    the way, zeros where decoding failed; nothing is left there on an error. `audio_track` says which sound track is
+    read; `Split.info` says which was. With `limits`, decoding runs in a process of its own that keeps them and may die:
+    for files of strangers. Raises a `MediaError` subclass for a file that gives no audio; damage within a file is in
+    `failed`.
     """
     detector = SpeechDetector()
     energies = _Energies()
     probabilities: list[npt.NDArray[np.float32]] = []
     with ExitStack() as closing:
-        media: MediaReader | IsolatedReader
-        if limits is None:
-            media = MediaReader(source, name=name, audio_track=audio_track)
-        else:
-            media = IsolatedReader(source, name=name, audio_track=audio_track, limits=limits)
-        closing.enter_context(media)
+        media = closing.enter_context(_open(source, name, audio_track, limits))
         copy = closing.enter_context(WorkingCopyWriter(working_copy)) if working_copy is not None else None
         for block in media.blocks():
             energies.feed(block.samples)
@@ -91,6 +91,31 @@ def split_media(
     )
     check_tiling(split)
     return split
+
+
+def _open(source: MediaSource, name: str, wanted: TrackChoice, limits: DecodeLimits | None) -> DecodedMedia:
+    """A reader of the track that is wanted. Tracks are compared only where there are several."""
+    first = _reader(source, name, None if wanted == "auto" else wanted, limits)
+    if wanted != "auto" or first.info.n_audio_tracks < 2:
+        return first
+    with first:
+        best = first.info.audio_track
+    probes = probe_isolated(source, name=name, limits=limits) if limits else probe_tracks(source, name=name)
+    try:
+        chosen = most_speech(probes)
+    except (
+        MediaError
+    ):  # the decoder died of another track, or of the seeking: the best may be read all the same
+        chosen = None
+    return _reader(source, name, best if chosen is None else chosen, limits)
+
+
+def _reader(
+    source: MediaSource, name: str, audio_track: int | Literal["mix"] | None, limits: DecodeLimits | None
+) -> DecodedMedia:
+    if limits is None:
+        return open_reader(source, name=name, audio_track=audio_track)
+    return IsolatedReader(source, name=name, audio_track=audio_track, limits=limits)
 
 
 def check_tiling(split: Split) -> None:

@@ -313,7 +313,7 @@ def make_recording(engine: Engine, request: pytest.FixtureRequest, owner: Owner)
     """`make_recording(...)`: a recording in a batch of its own, `received` with its media in the store.
 
     Keywords: `media` (its bytes, or the path of a file), `name`, `programme`, `programme_kind`, `broadcast_on`,
-    `timecode_offset_ms`, `priority`, `owner` (default: the fixture `owner`), `received=False` to leave it
+    `timecode_offset_ms`, `audio_track`, `priority`, `owner` (the fixture `owner`), `received=False` to leave it
     awaiting its media, `announce_sha256=False` for a submitter that sends no digest.
     """
 
@@ -325,6 +325,7 @@ def make_recording(engine: Engine, request: pytest.FixtureRequest, owner: Owner)
         programme_kind: str | None = None,
         broadcast_on: dt.date | None = None,
         timecode_offset_ms: int | None = None,
+        audio_track: str = "auto",
         priority: Priority = Priority.NORMAL,
         owner: Owner = owner,
         received: bool = True,
@@ -341,6 +342,7 @@ def make_recording(engine: Engine, request: pytest.FixtureRequest, owner: Owner)
             programme_kind,
             broadcast_on,
             timecode_offset_ms,
+            audio_track,
         )
         with transaction(engine) as tx:
             batch = create_batch(

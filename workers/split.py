@@ -18,6 +18,7 @@ from db.states import GapKind
 from db.work import Failure, NewGap, NewTranscript, SplitClaim
 from speech.errors import MediaError
 from speech.split import DecodeLimits, Split, split_media
+from speech.track_choice import parse_track_choice
 from workers.context import WorkerContext
 from workers.queue import wake_next_split, wake_transcribe
 
@@ -81,7 +82,11 @@ def _split(context: WorkerContext, worker_id: int, claim: SplitClaim) -> None:
     with tempfile.TemporaryDirectory(dir=context.scratch) as folder:
         copy = Path(folder) / "working.flac"
         found = split_media(
-            context.store.open(claim.media_key), name=claim.name, working_copy=copy, limits=DecodeLimits()
+            context.store.open(claim.media_key),
+            name=claim.name,
+            working_copy=copy,
+            audio_track=parse_track_choice(claim.audio_track),
+            limits=DecodeLimits(),
         )
         context.store.put_file(key, copy)
     with transaction(context.engine) as tx:

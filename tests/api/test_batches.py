@@ -231,3 +231,16 @@ def test_a_page_costs_one_query_whatever_its_length(
         assert find_batch(connection, owner.id, batch_id) is not None
         assert len(list_recordings(connection, owner.id, batch_id, limit=10)) == 1
     assert len(statements) == 3
+
+
+def test_a_sound_track_is_asked_for_by_word_or_number(client: httpx.Client, owner: Any) -> None:
+    def submit(**facts: str) -> Any:
+        body = {"name": "luns", "recordings": [{"name": "novas.mxf", "size_bytes": 1} | facts]}
+        return client.post("/v1/batches", json=body, headers=owner.headers)
+
+    for asked in ("auto", "mix", "0", "15"):
+        (recording,) = submit(audio_track=asked).json()["recordings"]
+        assert (recording["audio_track"], recording["media"]) == (asked, None)
+    assert submit().json()["recordings"][0]["audio_track"] == "auto"
+    for refused in ("", "left", "-1", "1,2"):
+        assert submit(audio_track=refused).status_code == 422

@@ -84,15 +84,15 @@ BAD = [Said(0.5, 4.0, "Boas noites."), Said(5.0, 8.0, None)]
 @pytest.mark.usefixtures("api")
 def test_a_folder_is_submitted_whole(fonoteca: Callable[..., Ended], engine: Engine, tapes: Path) -> None:
     facts = ("--programme", "Telexornal", "--programme-kind", "television", "--broadcast-on", "1987-11-21")
+    facts += ("--audio-track", "mix")
     ended = fonoteca("submit", tapes, "--no-wait", *facts, "--priority", "urgent")
     assert ended.code == 0, ended.err
     assert states(engine) == dict.fromkeys(
         ["fitas/01/noticias.wav", "fitas/01/deportes.mp3", "fitas/02/tempo.ogg"], "received"
     )
     assert rows(engine, "SELECT name, priority FROM batches") == [("fitas", "urgent")]
-    assert set(rows(engine, "SELECT programme, programme_kind, broadcast_on::text FROM recordings")) == {
-        ("Telexornal", "television", "1987-11-21")
-    }
+    stored = rows(engine, "SELECT programme, programme_kind, broadcast_on::text, audio_track FROM recordings")
+    assert set(stored) == {("Telexornal", "television", "1987-11-21", "mix")}
     digests = {row.name: row.sha256 for row in rows(engine, "SELECT name, sha256 FROM recordings")}
     assert (
         bytes(digests["fitas/02/tempo.ogg"]) == hashlib.sha256((tapes / "02/tempo.ogg").read_bytes()).digest()

@@ -70,8 +70,8 @@ def test_a_decoder_that_dies_is_an_error_like_others(
     with pytest.raises(error, match=words), IsolatedReader(long_wav, name="fita") as media:  # noqa: PT012
         for n_read, _ in enumerate(media.blocks()):
             if n_read == 3:
-                os.kill(media._child.pid, number)
-    assert media._child.returncode == -number
+                os.kill(media._decoder._child.pid, number)
+    assert media._decoder._child.returncode == -number
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_a_decoder_that_stands_still_is_given_up(long_wav: Path) -> None:
     limits = DecodeLimits(stall_s=0.5)
     with pytest.raises(DecoderOverrun, match=r"stood still for 0\.5 s"):  # noqa: PT012, SIM117
         with IsolatedReader(long_wav, name="fita", limits=DecodeLimits()) as media:
-            media._limits = limits
+            media._decoder._limits = limits
             for n_read, _ in enumerate(media.blocks()):
                 if n_read == 1:
-                    os.kill(media._child.pid, signal.SIGSTOP)
-    assert media._child.returncode == -signal.SIGKILL
+                    os.kill(media._decoder._child.pid, signal.SIGSTOP)
+    assert media._decoder._child.returncode == -signal.SIGKILL
 
 
 def test_the_child_knows_no_secrets_and_ends_with_its_reader(
@@ -109,7 +109,7 @@ def test_the_child_knows_no_secrets_and_ends_with_its_reader(
     monkeypatch.setenv("FONOTECA_DATABASE_URL", "postgresql://secret")
     with IsolatedReader(long_wav, name="fita") as media:
         next(media.blocks())
-        child = Path(f"/proc/{media._child.pid}")
+        child = Path(f"/proc/{media._decoder._child.pid}")
         assert b"secret" not in (child / "environ").read_bytes()
         assert not any("longa.wav" in str(fd.readlink()) for fd in (child / "fd").iterdir())
         maps = (child / "maps").read_text()
