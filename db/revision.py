@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-SCHEMA_REVISION = "0013"
+SCHEMA_REVISION = "0014"
 """Name of the newest migration."""
 
 

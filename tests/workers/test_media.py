@@ -54,6 +54,9 @@ def test_track_clock_and_tags_are_stored_and_shown(
     row = rows[by_number.id]
     assert (row.audio_track, row.media_info["audio_track"]) == ("0", 0)
     assert row.timecode_offset_ms == 5_000, "the submitter knows better than the file"
+    columns = "audio_track_choice, audio_track, n_audio_tracks, file_title, file_date, file_timecode, timecode_offset_s"
+    found = query(f"SELECT {columns} FROM archive.recordings WHERE recording_id = :id", id=chosen.id)
+    assert found == [("auto", 1, 2, "Serán", "1987-11-21", "10:00:00:00", 36_000)]
 
 
 def test_a_files_own_clock_goes_into_every_export(
