@@ -15,6 +15,7 @@ the object store's credentials and connections stay here. It answers with audio.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
@@ -44,6 +45,8 @@ MAX_READ_BYTES = 4 << 20
 _HEAD = struct.Struct("<cI")
 _WANTED = struct.Struct("<QI")
 _LENGTH = struct.Struct("<I")
+PR_SET_PDEATHSIG = 1
+"""prctl(2)."""
 _TRACK = struct.Struct("<i")
 
 
@@ -170,6 +173,7 @@ class _Decoder:
             order = order | {
                 "name": name,
                 "size_bytes": self._reader.size_bytes,
+                "parent_pid": os.getpid(),
                 "limits": asdict(limits),
             }
             self._send(json.dumps(order).encode())
@@ -303,10 +307,20 @@ def _limit(limits: DecodeLimits) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def _die_with(parent_pid: int) -> None:
+    """Have the kernel (Linux) kill this process when its parent is gone, however: one that was stopped, or computes for
+    an hour, would not look at its pipes and stay behind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent_pid:
+            os._exit(0)
+
+
 def decode_for_parent() -> None:
     """The child: take the order from standard input, write messages to standard output."""
     to_parent, from_parent = sys.stdout.buffer, sys.stdin.buffer
     order = json.loads(_heard(from_parent))
+    _die_with(order["parent_pid"])
     limits = DecodeLimits(**order["limits"])
     _limit(limits)
     source = _PipeSource(to_parent, from_parent, order["size_bytes"])

@@ -5,9 +5,14 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from speech.audio import MediaReader
@@ -115,6 +120,31 @@ def test_the_child_knows_no_secrets_and_ends_with_its_reader(
         maps = (child / "maps").read_text()
         assert "libtorch" not in maps, "the child starts in a second because it loads no torch"
     assert not child.exists()
+
+
+READS_AND_WAITS = """
+import os, signal, sys
+from speech.isolated import IsolatedReader
+with IsolatedReader(sys.argv[1], name="fita") as media:
+    next(media.blocks())
+    os.kill(media._decoder._child.pid, signal.SIGSTOP)
+    print(media._decoder._child.pid, flush=True)
+    signal.pause()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's doing")
+def test_a_decoder_that_stands_still_does_not_outlive_a_killed_worker(long_wav: Path) -> None:
+    command = [sys.executable, "-c", READS_AND_WAITS, str(long_wav)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        child = psutil.Process(int(worker.stdout.readline()))
+        worker.kill()
+    deadline = time.monotonic() + 30
+    with suppress(psutil.NoSuchProcess):
+        while child.status() != psutil.STATUS_ZOMBIE:  # nobody may be there to reap it
+            assert time.monotonic() < deadline, "the decoder still stands there"
+            time.sleep(0.02)
 
 
 def test_errors_of_the_source_pass_through() -> None:
