@@ -1,4 +1,4 @@
-"""A recording's audio for the ear: its working copy, in any part that a browser asks for."""
+"""A recording's audio for the ear, and its peaks for the eye: whole, or any part that a browser asks for."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 
 from api.auth import Caller
-from api.parts import UsesParts
+from api.parts import Parts, UsesParts
 from api.problems import Problem, RecordingNotFound
 from db.batches import RecordingUnknown, find_working_copy
-from db.media_store import MediaMissing
+from db.media_store import MediaMissing, MediaStore, peaks_key
 
 router = APIRouter(prefix="/v1/recordings", tags=["recordings"])
 
 MEDIA_TYPE = "audio/flac"
+PEAKS_MEDIA_TYPE = "application/octet-stream"
 RANGE_FORM = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
@@ -30,6 +31,10 @@ class AudioMissing(Problem):
 
 class RangeNotSatisfiable(Problem):
     status, code, title = 416, "range_not_satisfiable", "The range lies behind the end"
+
+
+class PeaksMissing(Problem):
+    status, code, title = 404, "peaks_missing", "The recording has no peaks"
 
 
 def parse_range(value: str, size_bytes: int) -> tuple[int, int] | None:
@@ -57,6 +62,46 @@ def parse_range(value: str, size_bytes: int) -> tuple[int, int] | None:
     return start, stop
 
 
+def find_copy(parts: Parts, broadcaster_id: int, recording_id: uuid.UUID) -> str:
+    """Key of a recording's working copy.
+
+    Raises:
+        RecordingNotFound: the broadcaster has no such recording.
+        AudioNotReady: it was not split yet.
+    """
+    with parts.engine.connect() as connection:
+        try:
+            key = find_working_copy(connection, broadcaster_id, recording_id)
+        except RecordingUnknown as error:
+            raise RecordingNotFound(recording_id) from error
+    if key is None:
+        raise AudioNotReady(f"recording {recording_id} was not split yet: ask again once it is transcribing")
+    return key
+
+
+def send_object(request: Request, store: MediaStore, key: str, media_type: str) -> Response:
+    """An object of the store, whole or the part that `Range` asks for; 304 where the caller has it already.
+
+    Raises:
+        MediaMissing: no such object.
+        RangeNotSatisfiable: see `parse_range`.
+    """
+    size_bytes = store.size_bytes(key)
+    # each split has a key of its own, and its bytes never change
+    etag = f'"{key.rsplit("/", 1)[-1]}-{size_bytes}"'
+    headers = {"Accept-Ranges": "bytes", "ETag": etag}
+    if etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    asked = request.headers.get("range", "")
+    wanted = parse_range(asked, size_bytes) if request.headers.get("if-range", etag) == etag else None
+    start, stop = wanted or (0, size_bytes)
+    content = store.stream(key, start, stop)
+    headers["Content-Length"] = str(stop - start)
+    if wanted:
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size_bytes}"
+    return StreamingResponse(content, 206 if wanted else 200, headers=headers, media_type=media_type)
+
+
 @router.get(
     "/{recording_id}/audio",
     response_class=StreamingResponse,
@@ -69,26 +114,33 @@ def parse_range(value: str, size_bytes: int) -> tuple[int, int] | None:
 def get_audio(recording_id: uuid.UUID, request: Request, caller: Caller, parts: UsesParts) -> Response:
     """A recording as 16 kHz mono FLAC, whole or the part that `Range` asks for. With `#t=start,end` (seconds) behind
     the address a browser plays one segment."""
-    with parts.engine.connect() as connection:
-        try:
-            key = find_working_copy(connection, caller.id, recording_id)
-        except RecordingUnknown as error:
-            raise RecordingNotFound(recording_id) from error
-    if key is None:
-        raise AudioNotReady(f"recording {recording_id} was not split yet: ask again once it is transcribing")
+    key = find_copy(parts, caller.id, recording_id)
     try:
-        size_bytes = parts.media_store.size_bytes(key)
-        # each split has a key of its own, and its bytes never change
-        etag = f'"{key.rsplit("/", 1)[-1]}-{size_bytes}"'
-        asked = request.headers.get("range", "")
-        wanted = parse_range(asked, size_bytes) if request.headers.get("if-range", etag) == etag else None
-        start, stop = wanted or (0, size_bytes)
-        content = parts.media_store.stream(key, start, stop)
+        return send_object(request, parts.media_store, key, MEDIA_TYPE)
     except MediaMissing as error:
         raise AudioMissing(
             f"the audio of recording {recording_id} is not in the object store: whoever runs this server can restore it"
         ) from error
-    headers = {"Accept-Ranges": "bytes", "ETag": etag, "Content-Length": str(stop - start)}
-    if wanted:
-        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size_bytes}"
-    return StreamingResponse(content, 206 if wanted else 200, headers=headers, media_type=MEDIA_TYPE)
+
+
+@router.get(
+    "/{recording_id}/peaks",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {PEAKS_MEDIA_TYPE: {}}},
+        206: {"description": "The part that `Range` asked for", "content": {PEAKS_MEDIA_TYPE: {}}},
+        404: {"description": "Split before peaks were made"},
+        409: {"description": "Not split yet"},
+    },
+)
+def get_peaks(recording_id: uuid.UUID, request: Request, caller: Caller, parts: UsesParts) -> Response:
+    """What a player draws of a recording's audio: BBC audiowaveform's binary form, version 2, 8 bits. A header of 24
+    bytes, then the smallest and the greatest sample of every 20 ms, as two signed bytes."""
+    key = find_copy(parts, caller.id, recording_id)
+    try:
+        return send_object(request, parts.media_store, peaks_key(key), PEAKS_MEDIA_TYPE)
+    except MediaMissing as error:
+        raise PeaksMissing(
+            f"recording {recording_id} has no peaks: it was split before they were made, or they were removed. Its "
+            f"audio is at /v1/recordings/{recording_id}/audio, and a player can draw it from that"
+        ) from error

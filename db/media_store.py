@@ -1,4 +1,4 @@
-"""The object store: original media and working copies, by key, in a local folder or a bucket.
+"""The object store: original media, working copies and their peaks, by key, in a local folder or a bucket.
 
 Addresses: `file:///folder`, `s3://bucket/prefix` (and what else obstore speaks: gs://, az://); credentials come
 from the provider's own environment variables.
@@ -32,6 +32,11 @@ def working_copy_key(broadcaster_id: int, recording_id: uuid.UUID, attempt: int)
     """Key of the 16 kHz mono copy that one split attempt writes. Each attempt has a key of its own, so that
     a worker given up for dead cannot overwrite the copy that its successor's segments refer to."""
     return f"{broadcaster_id}/{recording_id}/working-{attempt}.flac"
+
+
+def peaks_key(working_copy_key: str) -> str:
+    """Key of the peaks that were made with a working copy: what a player draws (`speech/peaks.py`)."""
+    return working_copy_key.removesuffix(".flac") + ".dat"
 
 
 class MediaMissing(Exception):

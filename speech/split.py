@@ -19,6 +19,7 @@ from speech.containers import MediaInfo
 from speech.cut import FRAME_SAMPLES, CutPlan, Span, SplitSettings, plan_cuts
 from speech.errors import MediaError
 from speech.isolated import DecodeLimits, IsolatedReader, probe_isolated
+from speech.peaks import PeaksWriter
 from speech.track_choice import TrackChoice, most_speech
 from speech.tracks import DecodedMedia, open_reader, probe_tracks
 from speech.vad import SpeechDetector
@@ -55,16 +56,17 @@ def split_media(
     name: str,
     settings: SplitSettings = SplitSettings(),
     working_copy: Path | None = None,
+    peaks: Path | None = None,
     audio_track: TrackChoice = "auto",
     limits: DecodeLimits | None = None,
 ) -> Split:
     """Split a media file, from a path or a seekable binary reader (which stays open).
 
     `name` is what errors call the file. With `working_copy`, the 16 kHz FLAC of the recording is written there on
-    the way, zeros where decoding failed; nothing is left there on an error. `audio_track` says which sound track is
-    read; `Split.info` says which was. With `limits`, decoding runs in a process of its own that keeps them and may die:
-    for files of strangers. Raises a `MediaError` subclass for a file that gives no audio; damage within a file is in
-    `failed`.
+    the way, zeros where decoding failed, and with `peaks` what a player draws of it (`speech/peaks.py`); nothing is
+    left there on an error. `audio_track` says which sound track is read; `Split.info` says which was. With `limits`,
+    decoding runs in a process of its own that keeps them and may die: for files of strangers. Raises a `MediaError`
+    subclass for a file that gives no audio; damage within a file is in `failed`.
     """
     detector = SpeechDetector()
     energies = _Energies()
@@ -72,11 +74,14 @@ def split_media(
     with ExitStack() as closing:
         media = closing.enter_context(_open(source, name, audio_track, limits))
         copy = closing.enter_context(WorkingCopyWriter(working_copy)) if working_copy is not None else None
+        drawn = closing.enter_context(PeaksWriter(peaks)) if peaks is not None else None
         for block in media.blocks():
             energies.feed(block.samples)
             probabilities.append(detector.feed(block.samples))
             if copy is not None:
                 copy.write(block.samples)
+            if drawn is not None:
+                drawn.write(block.samples)
         probabilities.append(detector.finish())
         n_samples, failed, info = media.n_samples, media.failed, media.info
     holes = [Span(span.start_sample, span.end_sample) for span in failed]

@@ -11,7 +11,7 @@ import structlog
 from db.code_version import code_version
 from db.connect import transaction
 from db.disk import find_low_disk, local_store_folder
-from db.media_store import working_copy_key
+from db.media_store import peaks_key, working_copy_key
 from db.queue import count_waiting
 from db.splitting import claim_recording, fail_split, store_split
 from db.states import GapKind
@@ -80,14 +80,16 @@ def _is_disk_low(context: WorkerContext) -> bool:
 def _split(context: WorkerContext, worker_id: int, claim: SplitClaim) -> None:
     key = working_copy_key(claim.broadcaster_id, claim.recording_id, claim.attempt)
     with tempfile.TemporaryDirectory(dir=context.scratch) as folder:
-        copy = Path(folder) / "working.flac"
+        copy, peaks = Path(folder) / "working.flac", Path(folder) / "peaks.dat"
         found = split_media(
             context.store.open(claim.media_key),
             name=claim.name,
             working_copy=copy,
             audio_track=parse_track_choice(claim.audio_track),
+            peaks=peaks,
             limits=DecodeLimits(),
         )
+        context.store.put_file(peaks_key(key), peaks)
         context.store.put_file(key, copy)
     with transaction(context.engine) as tx:
         stored = store_split(tx.connection, claim, worker_id, as_transcript(found, key))
@@ -95,16 +97,22 @@ def _split(context: WorkerContext, worker_id: int, claim: SplitClaim) -> None:
             tx.after_commit(wake_transcribe)
     if not stored:
         log.warning("split_claim_lost", recording_id=str(claim.recording_id), attempt=claim.attempt)
-        context.store.delete(key)
+        _remove_copy(context, key)
         return
     for attempt in range(1, claim.attempt):  # copies of attempts whose worker died
-        context.store.delete(working_copy_key(claim.broadcaster_id, claim.recording_id, attempt))
+        _remove_copy(context, working_copy_key(claim.broadcaster_id, claim.recording_id, attempt))
     log.info(
         "recording_split",
         recording_id=str(claim.recording_id),
         segments=len(found.segments),
         duration_samples=found.duration_samples,
     )
+
+
+def _remove_copy(context: WorkerContext, key: str) -> None:
+    """Remove a working copy that no row names, with its peaks."""
+    context.store.delete(peaks_key(key))
+    context.store.delete(key)
 
 
 def as_transcript(found: Split, key: str) -> NewTranscript:

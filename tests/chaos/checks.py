@@ -162,7 +162,9 @@ def orphan_files(system: System) -> list[str]:
         known = set(
             connection.exec_driver_sql(
                 "SELECT media_key FROM recordings WHERE media_key IS NOT NULL "
-                "UNION SELECT working_copy_key FROM recordings WHERE working_copy_key IS NOT NULL"
+                "UNION SELECT working_copy_key FROM recordings WHERE working_copy_key IS NOT NULL "
+                "UNION SELECT regexp_replace(working_copy_key, '.flac$', '.dat') FROM recordings "
+                "WHERE working_copy_key IS NOT NULL"
             ).scalars()
         )
     media = Path(unquote(urlsplit(system.stack.storage_url).path))
