@@ -11,8 +11,10 @@ from starlette.responses import StreamingResponse
 from api.auth import Caller
 from api.parts import Parts, UsesParts
 from api.problems import Problem, RecordingNotFound
-from db.batches import RecordingUnknown, find_working_copy
+from db.batches import RecordingUnknown
+from db.copies import WorkingCopy, find_working_copy
 from db.media_store import MediaMissing, MediaStore, peaks_key
+from db.states import RecordingState
 
 router = APIRouter(prefix="/v1/recordings", tags=["recordings"])
 
@@ -31,6 +33,10 @@ class AudioMissing(Problem):
 
 class RangeNotSatisfiable(Problem):
     status, code, title = 416, "range_not_satisfiable", "The range lies behind the end"
+
+
+class AudioExpired(Problem):
+    status, code, title = 410, "audio_expired", "The recording's audio was removed after its time"
 
 
 class PeaksMissing(Problem):
@@ -62,21 +68,41 @@ def parse_range(value: str, size_bytes: int) -> tuple[int, int] | None:
     return start, stop
 
 
-def find_copy(parts: Parts, broadcaster_id: int, recording_id: uuid.UUID) -> str:
-    """Key of a recording's working copy.
+def find_copy(parts: Parts, broadcaster_id: int, recording_id: uuid.UUID) -> tuple[WorkingCopy, str]:
+    """A recording's working copy, and its key.
 
     Raises:
         RecordingNotFound: the broadcaster has no such recording.
-        AudioNotReady: it was not split yet.
+        AudioNotReady: it was not split yet, or is being read anew.
+        AudioExpired: it was removed on purpose; says what to do.
     """
     with parts.engine.connect() as connection:
         try:
-            key = find_working_copy(connection, broadcaster_id, recording_id)
+            copy = find_working_copy(connection, broadcaster_id, recording_id)
         except RecordingUnknown as error:
             raise RecordingNotFound(recording_id) from error
-    if key is None:
+    if copy.key is not None:
+        return copy, copy.key
+    if copy.expired_at is None:
         raise AudioNotReady(f"recording {recording_id} was not split yet: ask again once it is transcribing")
-    return key
+    if copy.state in (RecordingState.RECEIVED, RecordingState.SPLITTING):
+        raise AudioNotReady(
+            f"the audio of {copy.name} is being made again: ask again once it is transcribing"
+        )
+    has_original = copy.media_key is not None and parts.media_store.has(copy.media_key)
+    raise AudioExpired(
+        f"the audio of {copy.name} was removed on {copy.expired_at:%Y-%m-%d}, as this server does some time after a "
+        "recording is finished; its transcript stays. "
+        + (
+            f"To hear it, have it transcribed again (`fonoteca transcribe-again {recording_id}`): its audio is made "
+            "again from the original"
+            if has_original
+            else "Its original is not in the object store any more either, so it cannot be made again: "
+            "submit the recording anew, or have the operator put the original back"
+        ),
+        expired_at=copy.expired_at.isoformat(),
+        has_original=has_original,
+    )
 
 
 def send_object(request: Request, store: MediaStore, key: str, media_type: str) -> Response:
@@ -109,12 +135,13 @@ def send_object(request: Request, store: MediaStore, key: str, media_type: str) 
         200: {"content": {MEDIA_TYPE: {}}},
         206: {"description": "The part that `Range` asked for", "content": {MEDIA_TYPE: {}}},
         409: {"description": "Not split yet"},
+        410: {"description": "Expired; the detail says how it comes back"},
     },
 )
 def get_audio(recording_id: uuid.UUID, request: Request, caller: Caller, parts: UsesParts) -> Response:
     """A recording as 16 kHz mono FLAC, whole or the part that `Range` asks for. With `#t=start,end` (seconds) behind
     the address a browser plays one segment."""
-    key = find_copy(parts, caller.id, recording_id)
+    _, key = find_copy(parts, caller.id, recording_id)
     try:
         return send_object(request, parts.media_store, key, MEDIA_TYPE)
     except MediaMissing as error:
@@ -131,12 +158,13 @@ def get_audio(recording_id: uuid.UUID, request: Request, caller: Caller, parts: 
         206: {"description": "The part that `Range` asked for", "content": {PEAKS_MEDIA_TYPE: {}}},
         404: {"description": "Split before peaks were made"},
         409: {"description": "Not split yet"},
+        410: {"description": "Expired; the detail says how it comes back"},
     },
 )
 def get_peaks(recording_id: uuid.UUID, request: Request, caller: Caller, parts: UsesParts) -> Response:
     """What a player draws of a recording's audio: BBC audiowaveform's binary form, version 2, 8 bits. A header of 24
     bytes, then the smallest and the greatest sample of every 20 ms, as two signed bytes."""
-    key = find_copy(parts, caller.id, recording_id)
+    _, key = find_copy(parts, caller.id, recording_id)
     try:
         return send_object(request, parts.media_store, peaks_key(key), PEAKS_MEDIA_TYPE)
     except MediaMissing as error:

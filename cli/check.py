@@ -39,6 +39,7 @@ def check(
     from db.settings import Settings
 
     output = Output(as_json)
+    settings = Settings()
     with database() as engine:
         with engine.connect() as connection:
             # one snapshot for all questions, so that a system at work does not look broken
@@ -48,7 +49,11 @@ def check(
         if with_media:
             # a file is stored before the row that names it, so no snapshot need be held for hours
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                wrong += check_media(connection, MediaStore(Settings().require_storage_url()))
+                wrong += check_media(
+                    connection,
+                    MediaStore(settings.require_storage_url()),
+                    copies_expire_after_days=settings.working_copy_expiry_days,
+                )
     if as_json:
         output.document({"counts": counts, "wrong": wrong})
     else:

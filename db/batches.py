@@ -484,19 +484,3 @@ def find_recording(connection: Connection, broadcaster_id: int, recording_id: uu
         {"broadcaster_id": broadcaster_id, "recording_id": recording_id, "limit": 1},
     ).one_or_none()
     return _recording(row) if row else None
-
-
-def find_working_copy(connection: Connection, broadcaster_id: int, recording_id: uuid.UUID) -> str | None:
-    """Key of a recording's working copy in the object store; None before it is split.
-
-    Raises:
-        RecordingUnknown: the broadcaster has no such recording.
-    """
-    row = connection.execute(
-        text("SELECT working_copy_key FROM recordings WHERE id = :id AND broadcaster_id = :broadcaster_id"),
-        {"id": recording_id, "broadcaster_id": broadcaster_id},
-    ).one_or_none()
-    if row is None:
-        raise RecordingUnknown(f"there is no recording {recording_id}")
-    key: str | None = row.working_copy_key
-    return key

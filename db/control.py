@@ -263,12 +263,14 @@ def retry(connection: Connection, target: Target) -> Retried:
     """Try again what failed or was cancelled: the failed segments alone, where there are any.
 
     A recording that failed before it had segments is read anew, as is one of which only seconds are missing that could
-    not be decoded; one without media awaits them again. What was transcribed stays. Counts of failures begin anew.
+    not be decoded, and one whose working copy expired; one without media awaits them again. What was transcribed stays.
+    Counts of failures begin anew.
     """
     rows = connection.execute(
         text(
             f"""
             SELECT r.id, r.broadcaster_id, r.batch_id, r.name, r.priority, r.state, r.media_key, r.size_bytes, r.hold,
+                   r.working_copy_key IS NOT NULL AS has_copy,
                    b.paused_at IS NOT NULL OR o.paused_at IS NOT NULL AS is_paused,
                    t.id AS transcript_id, t.finished_at IS NULL AS is_open,
                    EXISTS (SELECT FROM segments s WHERE s.transcript_id = t.id AND s.state = 'failed') AS has_failed
@@ -286,7 +288,9 @@ def retry(connection: Connection, target: Target) -> Retried:
     again = [
         row
         for row in rows
-        if row.media_key is not None and row.transcript_id and (row.has_failed or row.is_open)
+        if row.media_key is not None
+        and row.transcript_id
+        and ((row.has_failed and row.has_copy) or row.is_open)
     ]
     done = {row.id for row in [*awaiting, *again]}
     anew = [row for row in rows if row.id not in done]

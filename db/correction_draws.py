@@ -190,7 +190,8 @@ def _pick(
 def list_open_draws(
     connection: Connection, broadcaster_id: int, *, limit: int, after: int | None = None
 ) -> list[Segment]:
-    """Drawn segments that nobody has corrected, in the order of drawing; those behind segment `after` where given."""
+    """Drawn segments that nobody has corrected, in the order of drawing; those behind segment `after` where given.
+    Without those that cannot be heard any more, since their working copy expired."""
     origin = """(SELECT * FROM correction_draws w
                  WHERE w.broadcaster_id = :broadcaster_id
                    AND (CAST(:after AS bigint) IS NULL OR (w.drawn_at, w.segment_id) > (
@@ -198,7 +199,8 @@ def list_open_draws(
                         WHERE a.segment_id = :after AND a.broadcaster_id = :broadcaster_id))
                    AND NOT EXISTS (SELECT FROM corrections c WHERE c.segment_id = w.segment_id AND c.is_current)
                    AND EXISTS (SELECT FROM segments g JOIN transcripts h ON h.id = g.transcript_id
-                               WHERE g.id = w.segment_id AND h.is_current)
+                               JOIN recordings r ON r.id = g.recording_id
+                               WHERE g.id = w.segment_id AND h.is_current AND r.working_copy_key IS NOT NULL)
                  ORDER BY w.drawn_at, w.segment_id LIMIT :limit) d
                 JOIN segments s ON s.id = d.segment_id"""
     rows = connection.execute(

@@ -85,20 +85,27 @@ def _sum_up(connection: Connection, recording_id: uuid.UUID, transcript_id: uuid
     ).one()
 
 
-def _finish_recording(connection: Connection, recording_id: uuid.UUID, sums: Any) -> None:
+def _verdict(sums: Any) -> tuple[str, str | None, str | None]:
+    """State, code and reason of a recording whose transcript has these sums."""
     something_known = sums.transcribed_samples > 0 or (sums.segments == 0 and sums.no_speech_samples > 0)
-    state, code, reason = "completed", None, None
     if sums.failed_samples > 0 and something_known:
-        state, code = "partial", "seconds_failed"
-        reason = (
-            f"{sums.failed_samples / SAMPLE_RATE_HZ:.2f} s could not be transcribed; the coverage lists them"
+        failed_s = sums.failed_samples / SAMPLE_RATE_HZ
+        return (
+            "partial",
+            "seconds_failed",
+            f"{failed_s:.2f} s could not be transcribed; the coverage lists them",
         )
-    elif sums.failed_samples > 0:
-        state, code, reason = (
+    if sums.failed_samples > 0:
+        return (
             "failed",
             "nothing_transcribed",
             "no second of it could be transcribed: its coverage lists the reasons",
         )
+    return "completed", None, None
+
+
+def _finish_recording(connection: Connection, recording_id: uuid.UUID, sums: Any) -> None:
+    state, code, reason = _verdict(sums)
     row = connection.execute(
         text(
             """
@@ -120,6 +127,48 @@ def _finish_recording(connection: Connection, recording_id: uuid.UUID, sums: Any
         "duration_samples": int(sums.duration_samples),
     }
     add_events(connection, [(row.broadcaster_id, row.batch_id, recording_id, f"recording.{state}", payload)])
+
+
+def keep_transcript(connection: Connection, recording_id: uuid.UUID, code: str, reason: str) -> bool:
+    """Put a recording that could not be read anew back to where its finished transcript left it.
+
+    Why it could not be read is in its attempts and in an event. False where it has no finished transcript: nothing was
+    changed.
+    """
+    sums = connection.execute(
+        text(
+            "SELECT transcribed_samples, no_speech_samples, failed_samples, finished_at, "
+            "(SELECT count(*) FROM segments s WHERE s.transcript_id = t.id) AS segments "
+            "FROM transcripts t WHERE recording_id = :id AND is_current AND finished_at IS NOT NULL"
+        ),
+        {"id": recording_id},
+    ).one_or_none()
+    if sums is None:
+        return False
+    state, old_code, old_reason = _verdict(sums)
+    # by way of `transcribing`: no other state leads to all that a recording can be finished as
+    connection.execute(
+        text("UPDATE recordings SET state = 'transcribing', worker_id = NULL WHERE id = :id"),
+        {"id": recording_id},
+    )
+    row = connection.execute(
+        text(
+            "UPDATE recordings SET state = :state, failure_code = :code, failure_reason = :reason, updated_at = now(), "
+            "finished_at = :finished_at WHERE id = :id RETURNING broadcaster_id, batch_id, name"
+        ),
+        {
+            "id": recording_id,
+            "state": state,
+            "code": old_code,
+            "reason": old_reason,
+            "finished_at": sums.finished_at,
+        },
+    ).one()
+    payload = {"name": row.name, "code": code, "reason": reason}
+    add_events(
+        connection, [(row.broadcaster_id, row.batch_id, recording_id, "recording.not_read_anew", payload)]
+    )
+    return True
 
 
 def fail_recordings(

@@ -134,17 +134,26 @@ def check_rows(connection: Connection) -> list[str]:
     return found
 
 
-def check_media(connection: Connection, store: MediaStore) -> Iterator[str]:
-    """What the object store lacks or holds in another size, a sentence each, as it is found."""
+def check_media(
+    connection: Connection, store: MediaStore, *, copies_expire_after_days: float | None = None
+) -> Iterator[str]:
+    """What the object store lacks or holds in another size, a sentence each, as it is found.
+
+    A working copy that expired is not looked for, nor is one that is due to: a dump may be older than its removal, and
+    the first sweep after a restore lets it expire again.
+    """
+    expire_after_s = None if copies_expire_after_days is None else copies_expire_after_days * 86_400
     with ThreadPoolExecutor(OBJECTS_AT_ONCE, thread_name_prefix="check") as threads:
         after = "00000000-0000-0000-0000-000000000000"
         while True:
             page = connection.execute(
                 text(
-                    "SELECT id, name, size_bytes, media_key, working_copy_key FROM recordings "
-                    "WHERE id > :after ORDER BY id LIMIT :page"
+                    "SELECT id, name, size_bytes, media_key, CASE WHEN finished_at < now() - "
+                    "make_interval(secs => CAST(:expire_after_s AS double precision)) "
+                    "THEN NULL ELSE working_copy_key END AS working_copy_key "
+                    "FROM recordings WHERE id > :after ORDER BY id LIMIT :page"
                 ),
-                {"after": after, "page": PAGE},
+                {"after": after, "page": PAGE, "expire_after_s": expire_after_s},
             ).all()
             if not page:
                 return

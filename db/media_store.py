@@ -78,6 +78,14 @@ class MediaStore:
         except (NotFoundError, FileNotFoundError) as error:
             raise self._missing(key) from error
 
+    def has(self, key: str) -> bool:
+        """Whether there is such an object."""
+        try:
+            self.size_bytes(key)
+        except MediaMissing:
+            return False
+        return True
+
     def stream(self, key: str, start: int, stop: int) -> Iterator[bytes]:
         """The bytes of an object from `start` to before `stop`, in parts, by one request.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-SCHEMA_REVISION = "0014"
+SCHEMA_REVISION = "0016"
 """Name of the newest migration."""
 
 

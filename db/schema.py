@@ -158,6 +158,11 @@ class Recording(Base):
         Index("ix_recordings_broadcaster_id_id", "broadcaster_id", "id"),
         Index("ix_recordings_broadcaster_id_state_id", "broadcaster_id", "state", "id"),
         Index("ix_recordings_batch_id_id", "batch_id", "id"),
+        Index(
+            "ix_recordings_copies",
+            "finished_at",
+            postgresql_where=sql("working_copy_key IS NOT NULL AND finished_at IS NOT NULL"),
+        ),
     )
 
     id: Mapped[uuid.UUID] = uuid_key()
@@ -185,7 +190,9 @@ class Recording(Base):
     """The sound track asked for: `auto` (the most speech), `mix`, or its number counted from 0. `media_info` says which
     was taken."""
     working_copy_key: Mapped[str | None]
-    """Key of the 16 kHz mono FLAC that segments are read from."""
+    """Key of the 16 kHz mono FLAC that segments are read from; empty before the split, and after it expired."""
+    working_copy_expired_at: Mapped[dt.datetime | None]
+    """When its last working copy was given up (`db/copies.py`); empty again once another one is made."""
     duration_samples: Mapped[int | None] = mapped_column(BigInteger)
     media_info: Mapped[dict[str, Any] | None]
     """Container, codec, channels, tracks, tags and timecode of the original."""
@@ -413,6 +420,15 @@ class PausedQueue(Base):
 
     queue: Mapped[str] = mapped_column(primary_key=True)
     paused_at: Mapped[dt.datetime] = now_by_default()
+
+
+class ObjectRemoval(Base):
+    """An object that no row names any more, and that is still to be removed from the object store."""
+
+    __tablename__ = "object_removals"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    asked_at: Mapped[dt.datetime] = now_by_default()
 
 
 class Attempt(Base):

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from db.finishing import fail_recordings, finish_transcripts
+from db.finishing import fail_recordings, finish_transcripts, keep_transcript
 from db.room import deep_flows
 from db.states import AttemptOutcome, GapKind, WorkQueue
 from db.turns import HELD_BACK, Flow, overdue_rank, take_turns
@@ -131,7 +131,8 @@ def store_split(connection: Connection, claim: SplitClaim, worker_id: int, found
     recording = connection.execute(
         text(
             "UPDATE recordings SET state = 'transcribing', worker_id = NULL, duration_samples = :duration, "
-            "working_copy_key = :key, media_info = CAST(:info AS jsonb), updated_at = now(), "
+            "working_copy_key = :key, working_copy_expired_at = NULL, media_info = CAST(:info AS jsonb), "
+            "updated_at = now(), "
             # the submitter knows better than the file
             "timecode_offset_ms = coalesce(timecode_offset_ms, CAST(:offset_ms AS bigint)), "
             # held back while it was split: its segments are, from the beginning
@@ -225,7 +226,8 @@ def fail_split(
     retry_after_s: float = 0.0,
 ) -> bool:
     """Record that splitting failed. A retryable failure puts the recording back until `max_attempts`: for
-    `retry_after_s` seconds the first time, RETRY_FACTOR times as long each time after.
+    `retry_after_s` seconds the first time, RETRY_FACTOR times as long each time after. A recording that was read anew
+    and has a finished transcript keeps it, and the state that it had.
 
     Returns:
         False when the claim is no longer ours and nothing was changed.
@@ -249,5 +251,6 @@ def fail_split(
         )
         if put_back.rowcount:
             return True
-    fail_recordings(connection, [claim.recording_id], failure.code, failure.reason)
+    if not keep_transcript(connection, claim.recording_id, failure.code, failure.reason):
+        fail_recordings(connection, [claim.recording_id], failure.code, failure.reason)
     return True

@@ -11,7 +11,7 @@ import structlog
 from db.code_version import code_version
 from db.connect import transaction
 from db.disk import find_low_disk, local_store_folder
-from db.media_store import peaks_key, working_copy_key
+from db.media_store import MediaMissing, peaks_key, working_copy_key
 from db.queue import count_waiting
 from db.splitting import claim_recording, fail_split, store_split
 from db.states import GapKind
@@ -53,6 +53,14 @@ def split_one(context: WorkerContext) -> bool:
         except MediaError as error:
             bound.info("split_refused_media", code=error.code, reason=str(error))
             _fail(context, worker_id, claim, Failure(error.code, str(error), retryable=False))
+        except MediaMissing as error:
+            bound.warning("original_missing", reason=str(error))
+            reason = (
+                f"{claim.name}: its original is not in the object store ({claim.media_key}), so it cannot be read. "
+                "Put it back there and have the recording read again, or submit it anew"
+            )
+            # the folder may just not be mounted
+            _fail(context, worker_id, claim, Failure("original_missing", reason, retryable=True))
         except Exception as error:
             bound.exception("split_failed")
             reason = f"{claim.name}: could not be split ({type(error).__name__}: {error})"

@@ -14,8 +14,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.connect import transaction
 from db.control import move_held
+from db.copies import expire_copies, forget_removals, list_removals
 from db.evaluation_runs import find_open_runs
 from db.losses import take_back_dead_claims
+from db.media_store import MediaStore
 from db.queue import count_waiting
 from db.search import index_older, index_pending, merge_new_words
 from db.segment_counts import fill_counts
@@ -39,12 +41,16 @@ PENDING_SEGMENTS = 1_000
 COUNTS_PER_SWEEP = 500
 """Transcripts of before segment counts were stored that one sweep counts: a fraction of a second."""
 
+REMOVING_S = 5.0
+"""How long one sweep has working copies expire and removes their objects; the next one goes on."""
+
 _told_out_of_reach: set[str] = set()
 """SQL users of whom this process has said that their sessions are out of its reach."""
 
 
 def sweep(engine: Engine, settings: Settings) -> None:
-    """Take back dead workers' claims, remove stuck uploads, and send again the wake-ups that were lost.
+    """Take back dead workers' claims, remove stuck uploads and expired working copies, and send again the wake-ups
+    that were lost.
 
     A wake-up is sent only where work waits and its queue is empty: each worker that finds work wakes the next. What
     only makes search and counts faster or more complete comes last, and nothing else fails with it.
@@ -70,6 +76,34 @@ def sweep(engine: Engine, settings: Settings) -> None:
         # also where messages wait: a backlog's wake-ups would keep it out for ever. It expires with the next sweep
         wake_evaluate(expires_s=settings.sweep_interval_s)
     _fill_in(engine)
+    try:
+        _remove_copies(engine, settings)
+    except Exception:
+        # the object store may be away: nothing else waits for it, and the next sweep goes on
+        log.exception("copies_not_removed")
+
+
+def _remove_copies(engine: Engine, settings: Settings) -> None:
+    """Have working copies expire that are old enough, and remove what expired from the object store, for a while."""
+    deadline = time.monotonic() + REMOVING_S
+    expired, n = 0, 1
+    while settings.working_copy_expiry_days is not None and n and time.monotonic() < deadline:
+        with transaction(engine) as tx:
+            n = expire_copies(tx.connection, after_days=settings.working_copy_expiry_days)
+        expired += n
+    if expired:
+        log.info("working_copies_expired", n=expired)
+    store: MediaStore | None = None
+    while time.monotonic() < deadline:
+        with engine.connect() as connection:
+            keys = list_removals(connection)
+        if not keys:
+            return
+        store = store or MediaStore(settings.require_storage_url())
+        for key in keys:
+            store.delete(key)
+        with transaction(engine) as tx:
+            forget_removals(tx.connection, keys)
 
 
 def _move_held(engine: Engine) -> None:

@@ -173,8 +173,15 @@ function back() {
 audio.addEventListener("playing", () => { heard = true; at("play").textContent = "Pause"; watch(); });
 audio.addEventListener("pause", () => { at("play").textContent = "Play"; moved(); });
 audio.addEventListener("seeked", moved);
+async function whyNot(url, otherwise) {
+  // the element says no more than that it failed; the server says why, e.g. that the audio has expired
+  const answer = await fetch(url.split("#")[0], { headers: { Range: "bytes=0-0" } }).catch(() => null);
+  const problem = answer && !answer.ok ? await answer.json().catch(() => null) : null;
+  tell(problem?.detail ?? otherwise);
+}
+
 audio.addEventListener("error", () => {
-  if (item) tell("The audio cannot be loaded: skip this one, and tell whoever runs this server.");
+  if (item) whyNot(audio.src, "The audio cannot be loaded: skip this one, and tell whoever runs this server.");
 });
 at("play").addEventListener("click", toggle);
 at("position").addEventListener("input", () => { audio.currentTime = item.start_s + Number(at("position").value); });

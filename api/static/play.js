@@ -26,8 +26,15 @@ function start() {
   });
 }
 
+async function whyNot(url, otherwise) {
+  // the element says no more than that it failed; the server says why, e.g. that the audio has expired
+  const answer = await fetch(url.split("#")[0], { headers: { Range: "bytes=0-0" } }).catch(() => null);
+  const problem = answer && !answer.ok ? await answer.json().catch(() => null) : null;
+  tell(problem?.detail ?? otherwise);
+}
+
 function failed() {
-  tell("The audio cannot be loaded: try again later, or tell whoever runs this server.");
+  whyNot(audio.src, "The audio cannot be loaded: try again later, or tell whoever runs this server.");
 }
 
 function toggle(button) {
