@@ -26,6 +26,7 @@ COMMAND_MODULES = (
     "cli.control",
     "cli.export",
     "cli.search",
+    "cli.clip",
     "cli.corrections",
     "cli.transcribe",
     "cli.score",

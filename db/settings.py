@@ -109,6 +109,9 @@ class Settings(BaseSettings):
     upload_expiry_h: float = Field(default=72.0, gt=0)
     """Hours without a new byte after which an unfinished upload is removed."""
 
+    clip_max_s: float = Field(default=300.0, gt=0, le=3600)
+    """Longest clip that the API cuts out of a recording, in seconds: it is made in memory."""
+
     working_copy_expiry_days: float | None = Field(default=None, gt=0)
     """Days after a recording was finished until its working copy and peaks are removed: it is then heard no more, and
     transcribing it again reads the original anew. Unset: they are kept for ever."""
