@@ -20,6 +20,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any
 
+from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
 from db.finishing import finish_transcripts
@@ -235,7 +236,7 @@ def _store_done(
         text(
             """
             WITH given AS (
-                SELECT * FROM jsonb_to_recordset(CAST(:payload AS jsonb)) AS g(
+                SELECT * FROM json_to_recordset(CAST(:payload AS json)) AS g(
                     id bigint, attempt int, text text, token_ids int[], token_logprobs real[],
                     mean_logprob real, flags text[])
             ), stored AS (
@@ -254,7 +255,12 @@ def _store_done(
             SELECT transcript_id FROM stored
             """
         ),
-        {"payload": json.dumps(payload, allow_nan=False), "worker_id": worker_id},
+        {
+            # five times as fast as the standard library's, and this is done for every segment. What is no number (nan,
+            # infinities) is written as such, and refused by PostgreSQL
+            "payload": to_json(payload, inf_nan_mode="constants").decode(),
+            "worker_id": worker_id,
+        },
     ).all()
 
 
