@@ -14,7 +14,8 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 
 from speech.audio import SAMPLE_RATE_HZ, MediaSource, Samples
-from speech.working_copy import read_span, to_int16
+from speech.mono import to_int16
+from speech.working_copy import read_span
 
 with warnings.catch_warnings():
     # pydub imports the deprecated audioop, has regular expressions with unknown escapes, and misses an ffmpeg

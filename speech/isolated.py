@@ -7,7 +7,7 @@ the object store's credentials and connections stay here. It answers with audio.
     child -> parent   kind (1 byte), length (4 bytes), content
         R  position, count       wants bytes of the file; the parent answers length, bytes
         I  json                  MediaInfo, once
-        B  float32 samples       the next block
+        B  16-bit samples        the next block, as the working copy will have it
         T  track, float32 samples  an excerpt of one of several tracks
         F  json                  failed spans, once, after the last block or excerpt
         E  json                  which error, and its words
@@ -38,6 +38,7 @@ from speech import errors
 from speech.audio import SAMPLE_RATE_HZ, Block, FailedSpan, MediaSource, Samples, open_source
 from speech.containers import MAX_CREDIBLE_S, MediaInfo
 from speech.errors import DecoderCrashed, DecoderOverrun, MediaError
+from speech.mono import from_int16, to_int16
 from speech.tracks import open_reader, probe_tracks
 
 MAX_MESSAGE_BYTES = 4 << 20
@@ -65,7 +66,9 @@ class DecodeLimits:
 
 
 class IsolatedReader:
-    """`speech.tracks.open_reader` in a process of its own: the same blocks, holes and errors. A context manager.
+    """`speech.tracks.open_reader` in a process of its own: the same blocks (in 16 bits), holes and errors.
+
+    A context manager.
 
     Raises, beside its errors, `DecoderOverrun` where a limit was reached and `DecoderCrashed` where the decoder died of
     the file; RuntimeError where the child was killed from outside, which says nothing of the file.
@@ -119,9 +122,9 @@ class IsolatedReader:
             if kind == b"F":
                 self._failed = tuple(FailedSpan(*span) for span in json.loads(content))
                 return
-            if kind != b"B" or len(content) % 4:
+            if kind != b"B" or len(content) % 2:
                 raise DecoderCrashed(self._name, "the decoder answered with nonsense")
-            block = Block(self._n_samples, np.frombuffer(content, np.float32))
+            block = Block(self._n_samples, from_int16(np.frombuffer(content, np.int16)))
             self._n_samples += len(block.samples)
             if self._n_samples > self._limits.output_s * SAMPLE_RATE_HZ:
                 raise DecoderOverrun(self._name, f"it gives more than {self._limits.output_s} s of audio")
@@ -333,7 +336,7 @@ def decode_for_parent() -> None:
         with open_reader(source, name=order["name"], audio_track=order["audio_track"]) as media:
             _tell(to_parent, b"I", json.dumps(asdict(media.info)).encode())
             for block in media.blocks():
-                _tell(to_parent, b"B", block.samples.tobytes())
+                _tell(to_parent, b"B", to_int16(block.samples).tobytes())
             spans = [(span.start_sample, span.end_sample, span.reason) for span in media.failed]
             _tell(to_parent, b"F", json.dumps(spans).encode())
     except BrokenPipeError:

@@ -20,6 +20,7 @@ SAMPLE_RATE_HZ = 16000
 
 CANCELLED = 0.1
 """A mix below this share (-20 dB) of its loudest channel is none: opposite phases, or one channel of many in use."""
+INT16_SCALE = 32768.0
 MAX_OVERDRIVE = 8.0
 """Float samples beyond this many times full scale are clipped there: no recorder writes them, damage does."""
 _SHARES = {"FC": 1.0, "FL": 0.7071, "FR": 0.7071, "LFE": 0.0, "LFE2": 0.0}
@@ -107,30 +108,47 @@ def mix_channels(values: npt.NDArray[Any], shares: list[float], *, planar: bool)
     Where channels cancel each other out (wired in opposite phase) or all but one of many are empty, it is the loudest
     channel alone.
     """
-    by_channel = values if planar else values.reshape(-1, len(shares)).T
-    scale, offset = 1.0, 0.0
-    if values.dtype == np.uint8:
-        scale, offset = 1 / 128, -1.0
-    elif np.issubdtype(values.dtype, np.integer):
-        scale = 1 / (float(np.iinfo(values.dtype).max) + 1)
-    if np.issubdtype(values.dtype, np.floating):  # damaged floats are anything up to infinity
-        by_channel = np.nan_to_num(by_channel, nan=0.0).clip(-MAX_OVERDRIVE, MAX_OVERDRIVE)
+    channels = _in_full_scale(values if planar else values.reshape(-1, len(shares)).T)
+    mixed: Samples = channels[0]
     if len(shares) == 1:
-        return _whole(by_channel[0].astype(np.float32), scale, offset)
-    mixed: Samples = np.zeros(by_channel.shape[1], np.float32)
-    loudest: Samples = mixed
-    loudest_power = 0.0
-    for channel, share in zip(by_channel, shares, strict=True):
-        samples = _whole(channel.astype(np.float32), scale, offset)
-        mixed += samples * np.float32(share)
-        power = float(np.dot(samples, samples))
-        if power > loudest_power:
-            loudest, loudest_power = samples, power
-    return loudest if float(np.dot(mixed, mixed)) < CANCELLED**2 * loudest_power else mixed
+        return mixed
+    mixed = mixed * np.float32(shares[0])
+    for channel, share in zip(channels[1:], shares[1:], strict=True):
+        mixed += channel * np.float32(share)
+    # by einsum: a product of BLAS would start threads for a second of sound
+    powers = np.einsum("ij,ij->i", channels, channels)
+    if float(np.einsum("i,i->", mixed, mixed)) < CANCELLED**2 * float(powers.max()):
+        loudest: Samples = channels[int(powers.argmax())]
+        return loudest
+    return mixed
 
 
-def _whole(samples: Samples, scale: float, offset: float) -> Samples:
-    samples *= np.float32(scale)
-    if offset:
-        samples += np.float32(offset)
-    return samples
+def _in_full_scale(by_channel: npt.NDArray[Any]) -> Samples:
+    """Any sample format as float32, (channels, n), each channel's samples side by side in memory."""
+    if np.issubdtype(by_channel.dtype, np.floating):
+        with np.errstate(over="ignore", invalid="ignore"):  # of 64 bits, beyond what 32 can say
+            channels: Samples = np.ascontiguousarray(by_channel, np.float32)
+        # damaged floats are anything up to infinity; to look first costs a tenth of clipping all
+        if not (channels.size and channels.min() >= -MAX_OVERDRIVE and channels.max() <= MAX_OVERDRIVE):
+            channels = np.nan_to_num(channels, nan=0.0).clip(-MAX_OVERDRIVE, MAX_OVERDRIVE)
+        return channels
+    channels = by_channel.astype(np.float32, order="C")
+    if by_channel.dtype == np.uint8:
+        channels *= np.float32(1 / 128)
+        channels -= np.float32(1)
+    else:
+        channels *= np.float32(1 / (float(np.iinfo(by_channel.dtype).max) + 1))
+    return channels
+
+
+def to_int16(samples: Samples) -> npt.NDArray[np.int16]:
+    """Full scale 1.0 to 16 bits, rounded and clipped."""
+    rounded: Samples = samples * np.float32(INT16_SCALE)
+    np.rint(rounded, out=rounded)
+    np.clip(rounded, -INT16_SCALE, INT16_SCALE - 1, out=rounded)
+    return rounded.astype(np.int16)
+
+
+def from_int16(samples: npt.NDArray[np.int16]) -> Samples:
+    """16 bits to full scale 1.0: `to_int16` of it is `samples` again."""
+    return samples * np.float32(1 / INT16_SCALE)

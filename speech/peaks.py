@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speech.audio import SAMPLE_RATE_HZ, Samples
-from speech.working_copy import to_int16
+from speech.mono import to_int16
 
 PEAK_SAMPLES = 320
 """Samples that each pair stands for: 50 pairs a second, 352 KiB an hour."""

@@ -19,6 +19,7 @@ from speech.containers import MediaInfo
 from speech.cut import FRAME_SAMPLES, CutPlan, Span, SplitSettings, plan_cuts
 from speech.errors import MediaError
 from speech.isolated import DecodeLimits, IsolatedReader, probe_isolated
+from speech.mono import from_int16, to_int16
 from speech.peaks import PeaksWriter
 from speech.track_choice import TrackChoice, most_speech
 from speech.tracks import DecodedMedia, open_reader, probe_tracks
@@ -27,7 +28,7 @@ from speech.working_copy import WorkingCopyWriter
 
 __all__ = ["DecodeLimits", "FailedSpan", "Span", "Split", "SplitSettings", "split_media", "splitter_version"]
 
-ALGORITHM = "silero6.2-minimum-2"
+ALGORITHM = "silero6.2-minimum-3"
 """Change it with anything that moves a boundary for the same settings."""
 
 
@@ -76,12 +77,14 @@ def split_media(
         copy = closing.enter_context(WorkingCopyWriter(working_copy)) if working_copy is not None else None
         drawn = closing.enter_context(PeaksWriter(peaks)) if peaks is not None else None
         for block in media.blocks():
-            energies.feed(block.samples)
-            probabilities.append(detector.feed(block.samples))
+            # in 16 bits, as from a process of its own: cuts are a function of what the working copy holds
+            samples = from_int16(to_int16(block.samples)) if limits is None else block.samples
+            energies.feed(samples)
+            probabilities.append(detector.feed(samples))
             if copy is not None:
-                copy.write(block.samples)
+                copy.write(samples)
             if drawn is not None:
-                drawn.write(block.samples)
+                drawn.write(samples)
         probabilities.append(detector.finish())
         n_samples, failed, info = media.n_samples, media.failed, media.info
     holes = [Span(span.start_sample, span.end_sample) for span in failed]

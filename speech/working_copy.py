@@ -20,10 +20,10 @@ from av.container.input import InputContainer
 from speech.audio import SAMPLE_RATE_HZ, MediaSource, open_container, open_source
 from speech.cut import Span
 from speech.errors import DamagedMedia
+from speech.mono import from_int16, to_int16
 
 SEEK_BUFFER_BYTES = 32 * 1024
 """Per read when looking for a span: about a second of speech."""
-_INT16_SCALE = 32768.0
 
 
 class WorkingCopyWriter:
@@ -68,12 +68,6 @@ class WorkingCopyWriter:
         self._partial.unlink(missing_ok=True)
 
 
-def to_int16(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
-    """Full scale 1.0 to 16 bits, rounded and clipped."""
-    rounded: npt.NDArray[np.float32] = np.rint(samples * np.float32(_INT16_SCALE))
-    return rounded.clip(-32768, 32767).astype(np.int16)
-
-
 def read_span(source: MediaSource, start_sample: int, end_sample: int) -> npt.NDArray[np.float32]:
     """Samples [start_sample, end_sample) of a working copy, shape (end_sample - start_sample,), float32.
 
@@ -112,7 +106,7 @@ def _read(container: InputContainer, stream: AudioStream, span: Span) -> npt.NDA
             if skip < 0:
                 break
             piece = frame.to_ndarray()[0, skip : skip + span.n_samples - n_have]
-            wanted[n_have : n_have + len(piece)] = piece * np.float32(1 / _INT16_SCALE)
+            wanted[n_have : n_have + len(piece)] = from_int16(piece.astype(np.int16, copy=False))
             n_have += len(piece)
             if n_have == span.n_samples:
                 return wanted

@@ -27,7 +27,7 @@ from av.audio.stream import AudioStream
 from av.video.frame import VideoFrame
 
 from speech.audio import SAMPLE_RATE_HZ, MediaReader
-from speech.working_copy import to_int16
+from speech.mono import to_int16
 
 with warnings.catch_warnings():
     # pydub imports the deprecated audioop, has regular expressions with unknown escapes, and misses an ffmpeg

@@ -68,13 +68,8 @@ def is_shutting_down() -> bool:
 @app.task(name=SPLIT_TASK)
 def split() -> None:
     """Split one recording."""
-    import torch
-
     from workers.split import split_one
 
-    # one core a splitting process: two threads on busy cores take many times as long as one, and more speed comes
-    # from more processes (--concurrency)
-    torch.set_num_threads(1)
     split_one(context.current("media"))
 
 

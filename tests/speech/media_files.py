@@ -3,15 +3,13 @@
 import io
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import numpy.typing as npt
-import torch
 from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
 
@@ -123,15 +121,6 @@ def lag_samples(wanted: Floats, found: Floats) -> int:
     spectrum = np.conj(np.fft.rfft(wanted, size)) * np.fft.rfft(found, size)
     peak = int(np.fft.irfft(spectrum, size).argmax())
     return peak if peak < size // 2 else peak - size
-
-
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """The detector's matrices are too small to share: on busy cores a second thread makes it ten times slower."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def video_file(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -29,19 +29,12 @@ from speech.guards import (
 )
 from speech.presence import hears_speech, looks_unlike_speech
 from tests.demo_speech import sentences
-from tests.speech.media_files import one_torch_thread
 
 RATE_HZ = 16_000
 INVENTED = "Subtítulos realizados pola comunidade."
 
 Clip = npt.NDArray[np.float32]
 Sound = Callable[[np.random.Generator, int], npt.NDArray[np.float64]]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    with one_torch_thread():
-        yield
 
 
 def flags(text: str, clip: Clip | None = None, **given: float) -> tuple[str, ...]:

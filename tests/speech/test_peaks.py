@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from speech.mono import to_int16
 from speech.peaks import PeaksWriter
 from speech.split import split_media
-from speech.working_copy import read_span, to_int16
+from speech.working_copy import read_span
 from tests.speech.media_files import wav
 
 

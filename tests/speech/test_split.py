@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import wave
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,15 @@ import numpy as np
 import pytest
 
 from speech.errors import NotMedia, TruncatedMedia
+from speech.mono import to_int16
 from speech.split import Span, Split, SplitSettings, check_tiling, split_media, splitter_version
-from speech.working_copy import read_span, to_int16
+from speech.working_copy import read_span
 from tests.speech.media_files import (
     REPOSITORY,
     SAMPLES,
     demo_sentence,
     demo_voices,
     encoded,
-    one_torch_thread,
     sweep,
     wav,
 )
@@ -30,12 +29,6 @@ from tests.speech.media_files import (
 SECOND = 16000
 REFERENCES: list[dict[str, Any]] = json.loads((SAMPLES / "references.json").read_text(encoding="utf-8"))
 READABLE = [pytest.param(row, id=row["file"]) for row in REFERENCES if row["readable"]]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    with one_torch_thread():
-        yield
 
 
 def mask(duration_samples: int, spans: list[tuple[float, float]]) -> np.ndarray:
@@ -146,8 +139,7 @@ def test_a_split_that_does_not_tile_is_caught() -> None:
 
 
 MEASURE = """
-import resource, sys, torch
-torch.set_num_threads(1)
+import resource, sys
 from speech.split import split_media
 from speech.vad import SpeechDetector
 import numpy as np

@@ -8,7 +8,8 @@ import pytest
 
 from speech.cut import Span
 from speech.errors import DamagedMedia
-from speech.working_copy import WorkingCopyWriter, read_span, read_spans, to_int16
+from speech.mono import to_int16
+from speech.working_copy import WorkingCopyWriter, read_span, read_spans
 from tests.speech.media_files import Floats, sweep
 
 DURATION_S = 600
