@@ -43,3 +43,28 @@ def test_the_gpu_course_of_the_engine_benchmark(tmp_path: Path) -> None:
         assert row["floor_share"] > 0
         if row["way"] == "engine":
             assert set(row["parts"]) == {"features", "encoder", "prefill", "decode"}
+
+
+@pytest.mark.slow
+def test_the_media_benchmark(tmp_path: Path) -> None:
+    results = tmp_path / "media.json"
+    command = [
+        sys.executable, "-m", "tests.benchmarks.media", "--minutes", "0.5", "--hours", "0.05",
+        "--formats", "mp3", "wav", "mxf", "--json", str(results),
+    ]  # fmt: skip
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    # on so short recordings starting the decoder is most of the time: no speed is asked of it
+    assert finished.returncode in (0, 1), finished.stderr[-2000:]
+    content = json.loads(results.read_text())
+    ours = {row["format"]: row for row in content["rows"] if row["way"] == "ours"}
+    assert set(ours) == {"mp3", "wav", "mxf", "long"}, content["failed"]
+    for row in ours.values():
+        assert row["n_segments"] > 0
+        assert row["cpu_children_s"] > 0, "the decoder is a process of its own"
+        assert row["peak_children_mb"] > 20
+    assert ours["mxf"]["audio_s"] == 30
+    assert ours["long"]["audio_s"] >= 180
+    assert {row["format"] for row in content["rows"] if row["way"] == "pydub"} >= {"wav"}
+    wav = next(row for row in content["rows"] if (row["way"], row["format"]) == ("pydub", "wav"))
+    assert wav["peak_children_mb"] == 0, "pydub reads wav itself"
+    assert finished.returncode == int(not all(aim["met"] for aim in content["aims"]))
