@@ -7,13 +7,13 @@ audiowaveform does, so that silence is a line. docs/decisions/0029 says why this
 
 import struct
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from speech.audio import SAMPLE_RATE_HZ, Samples
 from speech.mono import to_int16
+from speech.partial_file import PartialFile
 
 PEAK_SAMPLES = 320
 """Samples that each pair stands for: 50 pairs a second, 352 KiB an hour."""
@@ -22,26 +22,16 @@ HEADER = struct.Struct("<iIiiIi")
 VERSION, FLAG_8_BITS = 2, 1
 
 
-class PeaksWriter:
+class PeaksWriter(PartialFile):
     """Writes peaks block by block, at the memory of a block. A context manager: the file appears at `path` only when
     all went well."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._partial = path.with_name(path.name + ".part")
+        super().__init__(path)
         self._file = self._partial.open("wb")
         self._file.write(bytes(HEADER.size))
         self._rest = np.empty(0, np.int16)
         self.n_pairs = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
-        if exc_type is None:
-            self.close()
-        else:
-            self.abandon()
 
     def write(self, samples: Samples) -> None:
         """Append 16 kHz mono samples, shape (n,); beyond [-1, 1) they are clipped, as in the working copy."""
@@ -50,19 +40,15 @@ class PeaksWriter:
         self._append(joined[:n_whole].reshape(-1, PEAK_SAMPLES))
         self._rest = joined[n_whole:].copy()
 
-    def close(self) -> None:
-        """Finish the file and put it in its place; the last pair may stand for fewer samples."""
+    def _finish(self) -> None:
+        """The last pair may stand for fewer samples."""
         if len(self._rest):
             self._append(self._rest[None])
         self._file.seek(0)
         self._file.write(HEADER.pack(VERSION, FLAG_8_BITS, SAMPLE_RATE_HZ, PEAK_SAMPLES, self.n_pairs, 1))
-        self._file.close()
-        self._partial.replace(self._path)
 
-    def abandon(self) -> None:
-        """Leave nothing behind."""
+    def _release(self) -> None:
         self._file.close()
-        self._partial.unlink(missing_ok=True)
 
     def _append(self, rows: npt.NDArray[np.int16]) -> None:
         """A pair for each row."""

@@ -8,7 +8,6 @@ guessed positions, without an index and without reading what lies before.
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
 
 import av
 import numpy as np
@@ -21,30 +20,21 @@ from speech.audio import SAMPLE_RATE_HZ, MediaSource, open_container, open_sourc
 from speech.cut import Span
 from speech.errors import DamagedMedia
 from speech.mono import from_int16, to_int16
+from speech.partial_file import PartialFile
 
 SEEK_BUFFER_BYTES = 32 * 1024
 """Per read when looking for a span: about a second of speech."""
 
 
-class WorkingCopyWriter:
+class WorkingCopyWriter(PartialFile):
     """Writes a working copy block by block. A context manager: the file appears at `path` only when all went well."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._partial = path.with_name(path.name + ".part")
+        super().__init__(path)
         self._container = av.open(str(self._partial), "w", format="flac")
         self._stream = self._container.add_stream("flac", rate=SAMPLE_RATE_HZ, layout="mono")
         self._stream.format = "s16"
         self.n_samples = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
-        if exc_type is None:
-            self.close()
-        else:
-            self.abandon()
 
     def write(self, samples: npt.NDArray[np.float32]) -> None:
         """Append 16 kHz mono samples, shape (n,); beyond [-1, 1) they are clipped."""
@@ -56,16 +46,11 @@ class WorkingCopyWriter:
         self.n_samples += len(samples)
         self._container.mux(self._stream.encode(frame))
 
-    def close(self) -> None:
-        """Finish the file and put it in its place."""
+    def _finish(self) -> None:
         self._container.mux(self._stream.encode(None))
-        self._container.close()
-        self._partial.replace(self._path)
 
-    def abandon(self) -> None:
-        """Leave nothing behind."""
+    def _release(self) -> None:
         self._container.close()
-        self._partial.unlink(missing_ok=True)
 
 
 def read_span(source: MediaSource, start_sample: int, end_sample: int) -> npt.NDArray[np.float32]:
