@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo up test lint format clean demo-model sample-archive sql-docs simulate-drift ten-nights train-smoke chaos rolling-restart load bench-engine bench-queue bench-search bench-checkpoint bench-media fuzz-media
+.PHONY: help install demo up test lint format clean demo-model sample-archive sql-docs simulate-drift ten-nights train-smoke chaos rolling-restart load bench-engine bench-queue bench-search bench-checkpoint bench-media bench-split fuzz-media
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ bench-checkpoint: install ## Write, open and convert a random checkpoint of full
 
 bench-media: install ## Split an hour of five formats and 12 hours of mp3: speed and memory, beside pydub's way (BENCH_ARGS="--folder DIR")
 	@$(BIN)/python -m tests.benchmarks.media $(BENCH_ARGS)
+
+bench-split: install ## Split 6 hours whose every word is known: what is lost, what is dropped, what cuts go through (BENCH_ARGS="--seed 2")
+	@$(BIN)/python -m tests.benchmarks.split_quality $(BENCH_ARGS)
 
 chaos: install ## Kill, freeze and rob a whole system 100 times while it works; nothing may be lost (CHAOS_ARGS="--seeds 1 2 3 4 5")
 	@$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
