@@ -39,16 +39,19 @@ class Span:
 class SplitSettings:
     """How recordings are cut. The defaults keep speech before they drop music: lost speech never comes back."""
 
-    speech_on: float = 0.4
+    speech_on: float = 0.2
     """Speech probability (0-1) that one window of a run must reach for the run to be speech."""
-    speech_off: float = 0.15
+    speech_off: float = 0.05
     """A run goes on, both ways, while the probability stays at or above this (0-1, at most `speech_on`)."""
     bridge_ms: int = 160
     """Runs nearer than this are one: stops and glottal closures are not pauses."""
     min_speech_ms: int = 96
     """A bridged run shorter than this is a click. Three windows; the shortest words are longer."""
-    pad_ms: int = 240
-    """Kept before and after each run: weak onsets and endings lie outside the probabilities."""
+    pad_before_ms: int = 640
+    """Kept before each run. The detector hears a beginning late, most of all a faint one behind noise or music, since
+    it remembers what was before."""
+    pad_after_ms: int = 320
+    """Kept after each run: endings fade."""
     join_gap_ms: int = 700
     """Padded runs with at most this between them are one passage."""
     short_ms: int = 10_000
@@ -64,8 +67,9 @@ class SplitSettings:
     """A cut leaves at least this on both sides."""
     min_ms: int = 300
     """No segment is shorter, unless the recording is; decodable pieces below it between two holes are failed."""
-    cut_smooth_ms: int = 300
-    """Energy and probability are averaged over this around a possible cut: a pause, not a zero crossing."""
+    cut_smooth_ms: int = 200
+    """Energy and probability are averaged over this around a possible cut: longer than the closure of a stop within a
+    word, and not longer than a pause between two."""
     cut_speech_db: float = 20.0
     """What probability 1 adds to the energy at a possible cut, in dB: under music the pause between words wins."""
 
@@ -168,12 +172,13 @@ def _joined_holes(holes: Sequence[Span], duration_samples: int, min_samples: int
 
 def _passages(runs: Sequence[Span], region: Span, settings: SplitSettings) -> list[Span]:
     """Runs within `region`, padded and joined across short pauses; of any length."""
-    pad = settings.pad_ms * SAMPLES_PER_MS
+    before = settings.pad_before_ms * SAMPLES_PER_MS
+    after = settings.pad_after_ms * SAMPLES_PER_MS
     gap = settings.join_gap_ms * SAMPLES_PER_MS
     passages: list[Span] = []
     for run in _within(runs, region):
-        start = max(region.start_sample, run.start_sample - pad)
-        end = min(region.end_sample, run.end_sample + pad)
+        start = max(region.start_sample, run.start_sample - before)
+        end = min(region.end_sample, run.end_sample + after)
         if passages and start - passages[-1].end_sample <= gap:
             passages[-1] = Span(passages[-1].start_sample, end)
         else:

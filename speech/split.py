@@ -1,7 +1,7 @@
 """A recording to segments of at most 30 s, every sample accounted for, in one pass at bounded memory.
 
-decode -> energies, speech probabilities, working copy -> cuts. Audio is held a block at a time; what is kept of the
-whole recording is 4 bytes per 10 ms and per 32 ms (12 hours: 23 MB).
+decode -> energies, speech probabilities of the levelled sound, working copy -> cuts. Audio is held a block at a time;
+what is kept of the whole recording is 4 bytes per 10 ms and per 32 ms (12 hours: 23 MB).
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from speech.containers import MediaInfo
 from speech.cut import FRAME_SAMPLES, CutPlan, Span, SplitSettings, plan_cuts
 from speech.errors import MediaError
 from speech.isolated import DecodeLimits, IsolatedReader, probe_isolated
+from speech.levelling import Leveller
 from speech.mono import from_int16, to_int16
 from speech.peaks import PeaksWriter
 from speech.track_choice import TrackChoice, most_speech
@@ -69,7 +70,8 @@ def split_media(
     decoding runs in a process of its own that keeps them and may die: for files of strangers. Raises a `MediaError`
     subclass for a file that gives no audio; damage within a file is in `failed`.
     """
-    detector = SpeechDetector()
+    leveller = Leveller()
+    detector = SpeechDetector(forgets=True)
     energies = _Energies()
     probabilities: list[npt.NDArray[np.float32]] = []
     with ExitStack() as closing:
@@ -80,11 +82,12 @@ def split_media(
             # in 16 bits, as from a process of its own: cuts are a function of what the working copy holds
             samples = from_int16(to_int16(block.samples)) if limits is None else block.samples
             energies.feed(samples)
-            probabilities.append(detector.feed(samples))
+            probabilities.append(detector.feed(leveller.feed(samples)))
             if copy is not None:
                 copy.write(samples)
             if drawn is not None:
                 drawn.write(samples)
+        probabilities.append(detector.feed(leveller.finish()))
         probabilities.append(detector.finish())
         n_samples, failed, info = media.n_samples, media.failed, media.info
     holes = [Span(span.start_sample, span.end_sample) for span in failed]

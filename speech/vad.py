@@ -36,8 +36,10 @@ _FRAMES = 4
 """Of a window."""
 _BINS = _FRAME_SAMPLES // 2 + 1
 _WIDTH = 128
-_CHUNK_WINDOWS = 512
-"""Taken at once (16 s). Always the same, so that rounding does not depend on the caller's blocks."""
+_CHUNK_WINDOWS = 192
+"""Taken at once (6 s). Always the same, so that rounding does not depend on the caller's blocks."""
+_NOTHING_SAID = 0.02
+"""A chunk in which no window reaches this probability holds nothing like speech."""
 _ENCODED_WINDOWS = 64
 """Of a chunk, encoded at once: what is between two products (1 MB) stays in a core's cache."""
 
@@ -215,15 +217,19 @@ class SpeechDetector:
 
     Memory does not grow with the recording. Deterministic, whatever the portions. Digital silence is not computed:
     its chunk gets probability 0 and the state starts anew after it, which is what makes a day of it cheap.
+
+    With `forgets`, the state starts anew after any chunk in which nothing like speech was. The network remembers for
+    long: after noise or music it takes faint speech for more of the same, for whole sentences, which it hears at once
+    when it begins there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, forgets: bool = False) -> None:
+        self._forgets = forgets
         self._model = _weights()
         self._encoder = _Encoder(self._model)
         self._held: list[Floats] = []
         self._n_held = 0
-        self._hidden = np.zeros(_WIDTH, np.float32)
-        self._cell = np.zeros(_WIDTH, np.float32)
+        self._hidden, self._cell = np.zeros((2, _WIDTH), np.float32)
 
     def feed(self, samples: Floats) -> Floats:
         """Take 16 kHz mono samples, shape (n,); return the probabilities that are ready, shape (n_windows,)."""
@@ -252,8 +258,7 @@ class SpeechDetector:
         windows = samples.reshape(-1, WINDOW_SAMPLES)
         if not samples.any():
             self._encoder.forget()
-            self._hidden = np.zeros(_WIDTH, np.float32)
-            self._cell = np.zeros(_WIDTH, np.float32)
+            self._hidden, self._cell = np.zeros((2, _WIDTH), np.float32)
             return np.zeros(len(windows), np.float32)
         # One thread: two take twice the computing on matrices of this size for little time, and more speed comes from
         # more processes. And numpy's products may warn of invalid values that are not in their operands.
@@ -261,6 +266,8 @@ class SpeechDetector:
             hidden = self._stream(self._encoder.encode(windows))
             logits = np.maximum(hidden, 0, out=hidden) @ self._model.out_weight + self._model.out_bias
             probabilities: Floats = 1 / (1 + np.exp(-logits))
+        if self._forgets and probabilities.max() < _NOTHING_SAID:
+            self._hidden, self._cell = np.zeros((2, _WIDTH), np.float32)
         return probabilities
 
     def _stream(self, values: Floats) -> Floats:

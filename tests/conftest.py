@@ -24,6 +24,7 @@ import httpx
 import pytest
 import redis
 import structlog
+from hypothesis import settings as hypothesis_settings
 from sqlalchemy import Engine, create_engine, make_url, text
 
 import db.lexicon
@@ -48,6 +49,10 @@ DRIVER = "postgresql+psycopg"
 DEMO_WEIGHTS_SHA256 = "d" * 64
 
 _numbers = itertools.count(1)
+
+# how long an example takes says what else the machine does
+hypothesis_settings.register_profile("any_machine", deadline=None)
+hypothesis_settings.load_profile("any_machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -273,11 +273,16 @@ def test_more_exports_than_allowed_are_told_to_wait(
 ) -> None:
     import threading
 
-    monkeypatch.setattr(archive_export, "_free_exports", threading.BoundedSemaphore(1))
-    for _ in range(3):  # each gives its place back, refused ones too
+    places = threading.BoundedSemaphore(1)
+    monkeypatch.setattr(archive_export, "_free_exports", places)
+    for _ in range(
+        3
+    ):  # each gives its place back, refused ones too; after its last byte, which may be read before
         assert get("segments").status_code == 200
+        assert places.acquire(timeout=30)
+        places.release()
         assert get("models", batch_id="00000000-0000-0000-0000-000000000000").status_code in {404, 422}
-    assert archive_export._free_exports.acquire(blocking=False)
+    assert places.acquire(timeout=30)
     answer = get("segments")
     assert (answer.status_code, answer.json()["code"]) == (503, "too_many_exports")
     assert answer.headers["Retry-After"] == "60"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +56,8 @@ class Word:
     level_dbfs: float
     background: str
     place: str
+    voice: str
+    """espeak-ng's variant."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,7 @@ def _add_passage(tape: _Tape, rng: np.random.Generator, texts: random.Random, ma
         heard = _as_heard(sentence, speaker, int(pause_s * RATE_HZ), rng)
         first = first if len(first) else heard
         words += [
-            Word(at + start, at + end, speaker.level_dbfs, background, speaker.place)
+            Word(at + start, at + end, speaker.level_dbfs, background, speaker.place, speaker.voice.variant)
             for start, end in sentence.words
         ]
         parts.append(heard)
@@ -215,7 +217,7 @@ def _add_passage(tape: _Tape, rng: np.random.Generator, texts: random.Random, ma
     behind, kind, level_dbfs = _background(len(speech), background, speakers, rng)
     begin = tape.append(np.clip(speech + behind + _floor(len(speech), rng), -1, 1))
     tape.words += [
-        Word(begin + word.start_sample, begin + word.end_sample, word.level_dbfs, word.background, word.place)
+        replace(word, start_sample=begin + word.start_sample, end_sample=begin + word.end_sample)
         for word in words
     ]
     if background != "none":

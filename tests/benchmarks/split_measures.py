@@ -27,6 +27,7 @@ class FoundWord:
     level_dbfs: float
     background: str
     place: str
+    voice: str
     n_samples: int
     n_lost: int
     recording: int
@@ -130,6 +131,7 @@ def compare(recording: Recording, segments: Sequence[Span], index: int = 0) -> F
             word.level_dbfs,
             word.background,
             word.place,
+            word.voice,
             word.end_sample - word.start_sample,
             word.end_sample - word.start_sample - coverage.of(word.start_sample, word.end_sample),
             index,

@@ -43,13 +43,13 @@ AIM_DROPPED = 0.85
 AIM_CUT = 0.01
 LENGTHS_MS = (300.0, 30_000.0)
 FULL_MS = (10_000.0, 28_000.0)
-N_WORST = 25
+N_WORST, N_WORST_VOICES = 25, 5
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class SpeechRow:
-    """Speech of one level, background or place."""
+    """Speech of one level, background, place or voice."""
 
     by: str
     what: str
@@ -147,7 +147,7 @@ def _grouped(rows: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:
 
 
 def speech_rows(words: Sequence[FoundWord], boundaries: Sequence[Boundary]) -> list[SpeechRow]:
-    """By level and background, and by place, of which boundaries are not told."""
+    """By level and background; by place and voice, of which boundaries are not told."""
     keys: tuple[tuple[str, Callable[[FoundWord | Boundary], str]], ...] = (
         ("level", lambda one: f"{one.level_dbfs:.0f} dBFS"),
         ("background", lambda one: one.background),
@@ -157,8 +157,8 @@ def speech_rows(words: Sequence[FoundWord], boundaries: Sequence[Boundary]) -> l
     for by, key in keys:
         ends = _grouped(boundaries, key)
         rows += [_speech_row(by, what, of, ends.get(what, [])) for what, of in _grouped(words, key).items()]
-    places = _grouped(words, lambda word: word.place)
-    rows += [_speech_row("place", what, of, []) for what, of in places.items()]
+    for by, of_word in (("place", lambda word: word.place), ("voice", lambda word: word.voice)):
+        rows += [_speech_row(by, what, of, []) for what, of in _grouped(words, of_word).items()]
     return sorted(rows, key=lambda row: (row.by, row.what))
 
 
@@ -263,9 +263,8 @@ def check_aims(result: Result) -> list[Aim]:
 
 def print_tables(result: Result, aims: Sequence[Aim]) -> None:
     print(f"{'speech':<34}{'words':>8}{'hours':>8}{'lost %':>9}{'gone':>6}{'bounds':>8}{'cut %':>8}")
-    for row in result.speech:
-        if row.by == "both":
-            continue
+    voices = sorted((row for row in result.speech if row.by == "voice"), key=lambda row: -row.lost)
+    for row in [*(row for row in result.speech if row.by not in ("both", "voice")), *voices[:N_WORST_VOICES]]:
         ends = f"{row.n_boundaries:>8}{100 * row.cut:>8.2f}" if row.n_boundaries else ""
         what = f"{row.by}: {row.what}" if row.by else row.what
         print(f"{what:<34}{row.n_words:>8}{row.hours:>8.2f}{100 * row.lost:>9.3f}{row.n_words_gone:>6}{ends}")

@@ -86,7 +86,9 @@ def test_the_media_benchmark(tmp_path: Path) -> None:
 
 
 def test_what_a_split_did_is_counted() -> None:
-    words = tuple(Word(start, start + 8_000, -20.0, "none", "studio") for start in (16_000, 24_000, 64_000))
+    words = tuple(
+        Word(start, start + 8_000, -20.0, "none", "studio", "m1") for start in (16_000, 24_000, 64_000)
+    )
     pieces = (Piece(80_000, 144_000, "music", "pad", -20.0), Piece(144_000, 160_000, "music", "pad", -20.0))
     clips = (Clip(200_000, 216_000),)
     recording = Recording(np.zeros(240_000, np.float32), words, clips, pieces)

@@ -39,8 +39,10 @@ def recordings(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int, list[Span]
 SETTINGS = st.sampled_from(
     [
         SplitSettings(),
-        SplitSettings(pad_ms=0, join_gap_ms=0, short_join_gap_ms=0, bridge_ms=0, min_speech_ms=0),
-        SplitSettings(target_ms=9_000, max_ms=10_000, min_cut_ms=3_000, min_ms=1_000, pad_ms=500),
+        SplitSettings(
+            pad_before_ms=0, pad_after_ms=0, join_gap_ms=0, short_join_gap_ms=0, bridge_ms=0, min_speech_ms=0
+        ),
+        SplitSettings(target_ms=9_000, max_ms=10_000, min_cut_ms=3_000, min_ms=1_000, pad_before_ms=500),
     ]
 )
 
