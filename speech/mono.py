@@ -7,7 +7,7 @@ and it refuses tracks without a known layout, of which archives have many.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import av
@@ -47,18 +47,17 @@ class Run:
         """Whether a frame is of the same sample format, layout and rate."""
         return format_key(frame) == self._key
 
-    def push(self, frame: AudioFrame) -> Iterator[Samples]:
-        """Append a frame; what is ready comes out."""
+    def push(self, frame: AudioFrame) -> bool:
+        """Append a frame. Whether so much is together now that `drain` should be called."""
         frame.pts = None  # the fifo has a clock of its own and refuses frames that jitter; ours is in Clock
         self._fifo.write(frame)
         self._n_in += frame.samples
-        if self._fifo.samples >= self._rate_hz:
-            yield from self._drain()
+        return self._fifo.samples >= self._rate_hz
 
     def finish(self) -> Iterator[Samples]:
         """The rest, so that the run is exactly its length at 16 kHz: the resampler keeps or adds a few samples."""
         wanted = round(self._n_in * SAMPLE_RATE_HZ / self._rate_hz)
-        pieces = list(self._drain())
+        pieces = list(self.drain())
         if self._resampler is not None:
             tail = [frame.to_ndarray()[0] for frame in self._resampler.resample(None)]
             self._n_out += sum(len(piece) for piece in tail)
@@ -66,13 +65,14 @@ class Run:
         rest = np.concatenate([*pieces, np.zeros(max(0, wanted - self._n_out), np.float32)])
         yield rest[: len(rest) - max(0, self._n_out - wanted)]
 
-    def _drain(self) -> Iterator[Samples]:
+    def drain(self) -> Iterator[Samples]:
+        """What is together, mixed and resampled."""
         if not self._fifo.samples:
             return
         joined = self._fifo.read()
         if joined is None:
             return
-        mono = mix_channels(joined.to_ndarray(), self._shares, planar=self._planar)
+        mono = mix_channels(_values(joined), self._shares, planar=self._planar)
         if self._resampler is None:
             self._n_out += len(mono)
             yield mono
@@ -83,6 +83,13 @@ class Run:
             samples: Samples = out.to_ndarray()[0]
             self._n_out += len(samples)
             yield samples
+
+
+def _values(frame: AudioFrame) -> Sequence[npt.NDArray[Any]]:
+    """The samples of each plane. Those of the usual decoders are not copied."""
+    if frame.format.name == "fltp":
+        return [np.frombuffer(memoryview(plane), np.float32, frame.samples) for plane in frame.planes]
+    return list(frame.to_ndarray())
 
 
 def format_key(frame: AudioFrame) -> tuple[str, str, int]:
@@ -102,43 +109,42 @@ def channel_shares(names: list[str]) -> list[float]:
     return [1 / len(names)] * len(names)
 
 
-def mix_channels(values: npt.NDArray[Any], shares: list[float], *, planar: bool) -> Samples:
+def mix_channels(values: Sequence[npt.NDArray[Any]], shares: list[float], *, planar: bool) -> Samples:
     """The channels in their shares, full scale = 1. `values` is (channels, n) if planar, else (1, n * channels).
 
     Where channels cancel each other out (wired in opposite phase) or all but one of many are empty, it is the loudest
     channel alone.
     """
-    channels = _in_full_scale(values if planar else values.reshape(-1, len(shares)).T)
-    mixed: Samples = channels[0]
+    by_channel = values if planar else values[0].reshape(-1, len(shares)).T
+    channels = [_in_full_scale(channel) for channel in by_channel]
+    mixed: Samples = channels[0] * np.float32(shares[0])
     if len(shares) == 1:
         return mixed
-    mixed = mixed * np.float32(shares[0])
     for channel, share in zip(channels[1:], shares[1:], strict=True):
         mixed += channel * np.float32(share)
     # by einsum: a product of BLAS would start threads for a second of sound
-    powers = np.einsum("ij,ij->i", channels, channels)
-    if float(np.einsum("i,i->", mixed, mixed)) < CANCELLED**2 * float(powers.max()):
-        loudest: Samples = channels[int(powers.argmax())]
-        return loudest
+    powers = [float(np.einsum("i,i->", channel, channel)) for channel in channels]
+    if float(np.einsum("i,i->", mixed, mixed)) < CANCELLED**2 * max(powers):
+        return channels[int(np.argmax(powers))].copy()
     return mixed
 
 
-def _in_full_scale(by_channel: npt.NDArray[Any]) -> Samples:
-    """Any sample format as float32, (channels, n), each channel's samples side by side in memory."""
-    if np.issubdtype(by_channel.dtype, np.floating):
+def _in_full_scale(channel: npt.NDArray[Any]) -> Samples:
+    """One channel of any sample format as float32, (n,)."""
+    if np.issubdtype(channel.dtype, np.floating):
         with np.errstate(over="ignore", invalid="ignore"):  # of 64 bits, beyond what 32 can say
-            channels: Samples = np.ascontiguousarray(by_channel, np.float32)
+            samples: Samples = np.ascontiguousarray(channel, np.float32)
         # damaged floats are anything up to infinity; to look first costs a tenth of clipping all
-        if not (channels.size and channels.min() >= -MAX_OVERDRIVE and channels.max() <= MAX_OVERDRIVE):
-            channels = np.nan_to_num(channels, nan=0.0).clip(-MAX_OVERDRIVE, MAX_OVERDRIVE)
-        return channels
-    channels = by_channel.astype(np.float32, order="C")
-    if by_channel.dtype == np.uint8:
-        channels *= np.float32(1 / 128)
-        channels -= np.float32(1)
+        if not (samples.size and samples.min() >= -MAX_OVERDRIVE and samples.max() <= MAX_OVERDRIVE):
+            samples = np.nan_to_num(samples, nan=0.0).clip(-MAX_OVERDRIVE, MAX_OVERDRIVE)
+        return samples
+    samples = channel.astype(np.float32, order="C")
+    if channel.dtype == np.uint8:
+        samples *= np.float32(1 / 128)
+        samples -= np.float32(1)
     else:
-        channels *= np.float32(1 / (float(np.iinfo(by_channel.dtype).max) + 1))
-    return channels
+        samples *= np.float32(1 / (float(np.iinfo(channel.dtype).max) + 1))
+    return samples
 
 
 def to_int16(samples: Samples) -> npt.NDArray[np.int16]:

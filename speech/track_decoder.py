@@ -84,7 +84,8 @@ class TrackDecoder:
                     yield from self._hole(self._clock.next_s + hole_s, self._clock.reason)
                 self._run = Run(frame)
             self._clock.advance(frame, hole_s)
-            yield from self._counted(self._run.push(frame))
+            if self._run.push(frame):
+                yield from self._counted(self._run.drain())
 
     def finish(self) -> Iterator[Samples]:
         """The rest, and zeros for what is missing at the end."""

@@ -159,7 +159,7 @@ class MixedReader:
             yield self._mixed(lanes, block_samples)
 
     def _mixed(self, lanes: Sequence[_Lane], n_samples: int) -> Block:
-        parts = np.stack([lane.take(n_samples) for lane in lanes])
+        parts = [lane.take(n_samples) for lane in lanes]
         n_heard = max(1, sum(lane.is_heard for lane in lanes))
         block = Block(self._n_samples, mix_channels(parts, [1 / n_heard] * len(lanes), planar=True))
         self._n_samples += n_samples
@@ -294,8 +294,8 @@ def _excerpt(
                         yield from ((index, samples) for samples in runs[index].finish())
                     runs[index] = Run(frame)
                 heard_s[index] += frame.samples / frame.sample_rate
-                for samples in runs[index].push(frame):
-                    yield index, samples
+                if runs[index].push(frame):
+                    yield from ((index, samples) for samples in runs[index].drain())
             if min(heard_s.values()) >= length_s:
                 break
     except (av.error.FFmpegError, IndexError):  # the second: see `MediaFile.packets`
