@@ -39,9 +39,9 @@ class Span:
 class SplitSettings:
     """How recordings are cut. The defaults keep speech before they drop music: lost speech never comes back."""
 
-    speech_on: float = 0.2
+    speech_on: float = 0.3
     """Speech probability (0-1) that one window of a run must reach for the run to be speech."""
-    speech_off: float = 0.05
+    speech_off: float = 0.1
     """A run goes on, both ways, while the probability stays at or above this (0-1, at most `speech_on`)."""
     bridge_ms: int = 160
     """Runs nearer than this are one: stops and glottal closures are not pauses."""
@@ -50,8 +50,8 @@ class SplitSettings:
     pad_before_ms: int = 640
     """Kept before each run. The detector hears a beginning late, most of all a faint one behind noise or music, since
     it remembers what was before."""
-    pad_after_ms: int = 320
-    """Kept after each run: endings fade."""
+    pad_after_ms: int = 240
+    """Kept after each run: endings fade. More than is needed invites models to write something there."""
     join_gap_ms: int = 700
     """Padded runs with at most this between them are one passage."""
     short_ms: int = 10_000
@@ -70,8 +70,11 @@ class SplitSettings:
     cut_smooth_ms: int = 200
     """Energy and probability are averaged over this around a possible cut: longer than the closure of a stop within a
     word, and not longer than a pause between two."""
-    cut_speech_db: float = 20.0
+    cut_speech_db: float = 30.0
     """What probability 1 adds to the energy at a possible cut, in dB: under music the pause between words wins."""
+
+    cut_lag_ms: int = 60
+    """How much later than the sound the detector's probability moves: a pause's own is looked up there."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.speech_off <= self.speech_on <= 1:
@@ -222,7 +225,8 @@ def weakest_sample(window: Span, probabilities: Floats, energies: Floats, settin
     last = max(first, window.end_sample // FRAME_SAMPLES)
     around = np.arange(first - half, last + half + 1).clip(0, len(energies) - 1)
     level_db = 10 * np.log10(energies[around].astype(np.float64) + 1e-10)
-    windows = (around * FRAME_SAMPLES // WINDOW_SAMPLES).clip(0, len(probabilities) - 1)
+    heard = around * FRAME_SAMPLES + settings.cut_lag_ms * SAMPLES_PER_MS
+    windows = (heard // WINDOW_SAMPLES).clip(0, len(probabilities) - 1)
     cost = level_db + settings.cut_speech_db * probabilities[windows]
     sums = np.concatenate(([0.0], np.cumsum(cost)))
     smooth = (sums[2 * half + 1 :] - sums[: -2 * half - 1]) / (2 * half + 1)

@@ -151,7 +151,7 @@ def test_faint_speech_after_loud_noise_is_heard_from_its_first_word(number: int)
     sound[start : start + len(voice)] += voice
     found = split_media(io.BytesIO(wav(sound)), name="a.wav")
     covered = mask(found.duration_samples, [(span.start_sample, span.end_sample) for span in found.segments])
-    assert covered[start : start + len(voice)].mean() > 0.98
+    assert covered[start : start + len(voice)].mean() > 0.95
     assert covered[: 25 * SECOND].mean() < 0.1
 
 
