@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from contextlib import closing
 from typing import Annotated, Literal
 from urllib.parse import quote
 
@@ -121,7 +122,8 @@ def get_clip(
             headers={"Retry-After": "5"},
         )
     try:
-        content = make_clip(parts.media_store.open(key), start_sample, end_sample, ClipFormat(form))
+        with closing(parts.media_store.open(key)) as reader:
+            content = make_clip(reader, start_sample, end_sample, ClipFormat(form))
     except MediaMissing as error:
         raise AudioMissing(
             f"the audio of recording {recording_id} is not in the object store: whoever runs this server can restore it"

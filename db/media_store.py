@@ -49,9 +49,10 @@ class MediaStore:
     def __init__(self, url: str) -> None:
         self.url = url
         self._store: ObjectStore
+        self._folder: Path | None = None
         if url.startswith("file://"):
-            folder = Path(unquote(urlsplit(url).path))
-            self._store = LocalStore(folder, mkdir=True, automatic_cleanup=True)
+            self._folder = Path(unquote(urlsplit(url).path))
+            self._store = LocalStore(self._folder, mkdir=True, automatic_cleanup=True)
         else:
             self._store = from_url(url)
 
@@ -60,12 +61,14 @@ class MediaStore:
         obstore.put(self._store, key, path)
 
     def open(self, key: str) -> BinaryIO:
-        """A seekable reader that fetches ranges as it is read.
+        """A seekable reader that fetches ranges as it is read; of a folder, the file itself. To be closed.
 
         Raises:
             MediaMissing: no such object.
         """
         try:
+            if self._folder is not None:
+                return (self._folder / key).open("rb")
             reader = obstore.open_reader(self._store, key, buffer_size=READ_BUFFER_BYTES)
         except (NotFoundError, FileNotFoundError) as error:
             raise self._missing(key) from error

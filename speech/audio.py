@@ -6,6 +6,7 @@ playlist inside a file must never make the reader open another file or address.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -93,6 +94,13 @@ class SourceReader:
         raw.seek(0, os.SEEK_END)
         self.size_bytes = raw.tell()
         raw.seek(0)
+
+    @property
+    def descriptor(self) -> int | None:
+        """Of a plain file that another process could read; None for anything else."""
+        if type(self._raw) in (io.FileIO, io.BufferedReader):  # no subclass, which may read otherwise
+            return cast("io.FileIO", self._raw).fileno()
+        return None
 
     def read(self, n_bytes: int, /) -> bytes:
         return bytes(self._raw.read(n_bytes))

@@ -1,8 +1,9 @@
 """Decoding in a process of its own, with limits on memory, time and output: it may die, the caller goes on.
 
 The decoder library is a million lines of C that read what strangers send. The child has none of this process's
-environment (no passwords), writes no files, and gets the media file through a pipe: it asks for bytes by position, so
-the object store's credentials and connections stay here. It answers with audio. Nothing that it sends is unpickled.
+environment (no passwords) and writes no files. A plain file is handed over open, for reading; of any other source it
+asks for bytes by position through a pipe, so the object store's credentials and connections stay here. It answers with
+audio. Nothing that it sends is unpickled.
 
     child -> parent   kind (1 byte), length (4 bytes), content
         R  position, count       wants bytes of the file; the parent answers length, bytes
@@ -26,6 +27,7 @@ import subprocess
 import sys
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
@@ -60,7 +62,7 @@ class DecodeLimits:
     cpu_s: int = 3600
     """Of computing; two days of audio take some minutes."""
     stall_s: float = 300.0
-    """Without a word from the child. Waiting for the source does not count."""
+    """Without a word from the child. Waiting for the source does not count, unless it is a plain file."""
     output_s: int = MAX_CREDIBLE_S
     """Of audio."""
 
@@ -160,12 +162,14 @@ class _Decoder:
         self._closing = ExitStack()
         try:
             self._reader = open_source(source, self._closing)
+            descriptor = self._reader.descriptor
             self._child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "speech.isolated"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env={"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+                pass_fds=() if descriptor is None else (descriptor,),
                 start_new_session=True,  # Ctrl-C is the parent's to handle
             )
             self._closing.callback(self._end)
@@ -176,6 +180,7 @@ class _Decoder:
             order = order | {
                 "name": name,
                 "size_bytes": self._reader.size_bytes,
+                "descriptor": descriptor,
                 "parent_pid": os.getpid(),
                 "limits": asdict(limits),
             }
@@ -266,19 +271,18 @@ class _Decoder:
             self._to_child.close()
 
 
-class _PipeSource:
+class _Source(ABC):
     """The media file, as the child sees it."""
 
-    def __init__(self, to_parent: BinaryIO, from_parent: BinaryIO, size_bytes: int) -> None:
-        self._to_parent = to_parent
-        self._from_parent = from_parent
+    def __init__(self, size_bytes: int) -> None:
         self._size_bytes = size_bytes
         self._at = 0
 
+    @abstractmethod
+    def _read(self, position: int, n_bytes: int) -> bytes: ...
+
     def read(self, n_bytes: int, /) -> bytes:
-        wanted = _WANTED.pack(self._at, min(n_bytes, MAX_READ_BYTES))
-        _tell(self._to_parent, b"R", wanted)
-        content = _heard(self._from_parent)
+        content = self._read(self._at, min(n_bytes, MAX_READ_BYTES))
         self._at += len(content)
         return content
 
@@ -289,6 +293,30 @@ class _PipeSource:
 
     def tell(self) -> int:
         return self._at
+
+
+class _PipeSource(_Source):
+    """One that the parent reads."""
+
+    def __init__(self, to_parent: BinaryIO, from_parent: BinaryIO, size_bytes: int) -> None:
+        super().__init__(size_bytes)
+        self._to_parent = to_parent
+        self._from_parent = from_parent
+
+    def _read(self, position: int, n_bytes: int) -> bytes:
+        _tell(self._to_parent, b"R", _WANTED.pack(position, n_bytes))
+        return _heard(self._from_parent)
+
+
+class _FileSource(_Source):
+    """A plain file, open. Its own position is not used: the parent has it too."""
+
+    def __init__(self, descriptor: int, size_bytes: int) -> None:
+        super().__init__(size_bytes)
+        self._descriptor = descriptor
+
+    def _read(self, position: int, n_bytes: int) -> bytes:
+        return os.pread(self._descriptor, n_bytes, position)
 
 
 def _tell(to_parent: BinaryIO, kind: bytes, content: bytes) -> None:
@@ -326,7 +354,11 @@ def decode_for_parent() -> None:
     _die_with(order["parent_pid"])
     limits = DecodeLimits(**order["limits"])
     _limit(limits)
-    source = _PipeSource(to_parent, from_parent, order["size_bytes"])
+    source: _Source
+    if order["descriptor"] is None:
+        source = _PipeSource(to_parent, from_parent, order["size_bytes"])
+    else:
+        source = _FileSource(order["descriptor"], order["size_bytes"])
     try:
         if order.get("probe"):
             for track, samples in probe_tracks(source, name=order["name"]):

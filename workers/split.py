@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -87,10 +88,13 @@ def _is_disk_low(context: WorkerContext) -> bool:
 
 def _split(context: WorkerContext, worker_id: int, claim: SplitClaim) -> None:
     key = working_copy_key(claim.broadcaster_id, claim.recording_id, claim.attempt)
-    with tempfile.TemporaryDirectory(dir=context.scratch) as folder:
+    with (
+        closing(context.store.open(claim.media_key)) as original,
+        tempfile.TemporaryDirectory(dir=context.scratch) as folder,
+    ):
         copy, peaks = Path(folder) / "working.flac", Path(folder) / "peaks.dat"
         found = split_media(
-            context.store.open(claim.media_key),
+            original,
             name=claim.name,
             working_copy=copy,
             audio_track=parse_track_choice(claim.audio_track),

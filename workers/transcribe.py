@@ -331,7 +331,8 @@ def _read_audio(store: MediaStore, key: str, claims: list[SegmentClaim]) -> Audi
     claims = sorted(claims, key=lambda claim: claim.start_sample)
     try:
         spans = [Span(claim.start_sample, claim.end_sample) for claim in claims]
-        return list(zip(claims, read_spans(store.open(key), spans), strict=True))
+        with closing(store.open(key)) as copy:
+            return list(zip(claims, read_spans(copy, spans), strict=True))
     except Exception as error:
         log.exception(
             "working_copy_unreadable",

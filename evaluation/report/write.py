@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import tempfile
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -121,11 +122,8 @@ def page_address(store: MediaStore, prefix: str, language: Language) -> str:
 
 
 def _get(store: MediaStore, key: str) -> bytes:
-    reader = store.open(key)
-    try:
+    with closing(store.open(key)) as reader:
         return bytes(reader.read())
-    finally:
-        reader.close()
 
 
 def _put(store: MediaStore, key: str, content: bytes) -> None:

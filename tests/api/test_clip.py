@@ -94,6 +94,9 @@ class Counting:
     def tell(self) -> Any:
         return self._reader.tell()
 
+    def close(self) -> None:
+        self._reader.close()
+
 
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> type[Counting]:

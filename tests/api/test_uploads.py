@@ -8,6 +8,7 @@ import random
 import socket
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from tests.api.conftest import BODY_TYPE, MEDIA, Tus, assert_received, wait_for
 
 def stored(media_store: MediaStore, owner: Any, recording_id: str) -> bytes:
     """What the object store holds for a recording."""
-    return bytes(media_store.open(original_key(owner.id, uuid.UUID(recording_id))).read())
+    with closing(media_store.open(original_key(owner.id, uuid.UUID(recording_id)))) as reader:
+        return bytes(reader.read())
 
 
 def test_a_file_in_one_piece(

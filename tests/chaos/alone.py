@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from db.media_store import MediaStore
 from speech.checkpoint import open_checkpoint
 from speech.cut import Span
 from speech.engine import Phi4Engine
@@ -33,7 +32,7 @@ def _told(engine: Phi4Engine, path: Path) -> Told:
         except MediaError as error:
             return Told("failed", error.code, None, (), ())
         spans = [Span(start, end) for start, end in found.segments]
-        clips = read_spans(MediaStore(Path(folder).as_uri()).open(copy.name), spans)
+        clips = read_spans(copy, spans)
         # one clip at a time: texts must not depend on what stands beside them
         said = [engine.transcribe([clip])[0] for clip in clips]
     segments = tuple(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from db.media_store import MediaMissing, MediaStore
-from speech.split import split_media
+from speech.split import DecodeLimits, split_media
 from speech.working_copy import read_spans
 
 RECORDING = Path(__file__).parents[2] / "samples" / "archive" / "rua-con-ruido.wav"
@@ -52,11 +53,11 @@ def test_bytes_come_back_whole_and_in_ranges(store: MediaStore, tmp_path: Path) 
     file.write_bytes(content)
     store.check()
     store.put_file("1/a/original", file)
-    reader = store.open("1/a/original")
-    reader.seek(5_000_000)
-    assert bytes(reader.read(1_000)) == content[5_000_000:5_001_000]
-    reader.seek(0)
-    assert bytes(reader.read()) == content
+    with closing(store.open("1/a/original")) as reader:
+        reader.seek(5_000_000)
+        assert bytes(reader.read(1_000)) == content[5_000_000:5_001_000]
+        reader.seek(0)
+        assert bytes(reader.read()) == content
 
 
 def test_what_is_not_there_says_so(store: MediaStore, tmp_path: Path) -> None:
@@ -72,9 +73,11 @@ def test_what_is_not_there_says_so(store: MediaStore, tmp_path: Path) -> None:
 def test_media_is_split_and_its_copy_read_from_the_store(store: MediaStore, tmp_path: Path) -> None:
     store.put_file("1/a/original", RECORDING)
     copy = tmp_path / "working.flac"
-    found = split_media(store.open("1/a/original"), name="rúa.wav", working_copy=copy)
+    with closing(store.open("1/a/original")) as original:
+        found = split_media(original, name="rúa.wav", working_copy=copy, limits=DecodeLimits())
     store.put_file("1/a/working-1.flac", copy)
-    from_store = list(read_spans(store.open("1/a/working-1.flac"), found.segments))
+    with closing(store.open("1/a/working-1.flac")) as kept:
+        from_store = list(read_spans(kept, found.segments))
     assert len(from_store) == len(found.segments) > 0
     for got, wanted in zip(from_store, read_spans(copy, found.segments), strict=True):
         assert np.array_equal(got, wanted)

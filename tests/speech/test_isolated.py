@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from speech.audio import MediaReader
+from speech.audio import MediaReader, MediaSource
 from speech.errors import DecoderCrashed, DecoderOverrun, EmptyMedia, MediaError, NotMedia, TruncatedMedia
 from speech.isolated import DecodeLimits, IsolatedReader
 from speech.mono import from_int16, to_int16
@@ -37,14 +38,21 @@ def long_wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.parametrize("as_file", [False, True], ids=["stream", "file"])
 @pytest.mark.parametrize("broken", [False, True])
-def test_it_gives_what_the_reader_gives(broken: bool) -> None:
+def test_it_gives_what_the_reader_gives(broken: bool, as_file: bool, tmp_path: Path) -> None:
     content = encoded(sweep(20), container="mp3", codec="libmp3lame", tags={"title": "Serán"})
     if broken:
         content = content[: len(content) // 2] + bytes(5000) + content[len(content) // 2 + 5000 :]
     with MediaReader(io.BytesIO(content), name="fita") as here:
         wanted = np.concatenate([block.samples for block in here.blocks()])
-    with IsolatedReader(io.BytesIO(content), name="fita") as there:
+    (tmp_path / "fita").write_bytes(content)
+    with ExitStack() as closing:
+        source: MediaSource = io.BytesIO(content)
+        if as_file:  # another's reader, somewhere in the midst of the file, and left there
+            source = closing.enter_context((tmp_path / "fita").open("rb"))
+            source.seek(1234)
+        there = closing.enter_context(IsolatedReader(source, name="fita"))
         found = np.concatenate([block.samples for block in there.blocks()])
     np.testing.assert_array_equal(found, from_int16(to_int16(wanted)))
     assert (there.info, there.failed, there.n_samples) == (here.info, here.failed, here.n_samples)
@@ -117,7 +125,10 @@ def test_the_child_knows_no_secrets_and_ends_with_its_reader(
         next(media.blocks())
         child = Path(f"/proc/{media._decoder._child.pid}")
         assert b"secret" not in (child / "environ").read_bytes()
-        assert not any("longa.wav" in str(fd.readlink()) for fd in (child / "fd").iterdir())
+        files = {fd.name for fd in (child / "fd").iterdir() if fd.readlink() == long_wav}
+        assert len(files) == 1
+        (flags,) = re.findall(r"^flags:\s*(\d+)", (child / "fdinfo" / files.pop()).read_text(), re.MULTILINE)
+        assert int(flags, 8) & os.O_ACCMODE == os.O_RDONLY
         maps = (child / "maps").read_text()
         assert "libtorch" not in maps, "the child starts in a second because it loads no torch"
     assert not child.exists()

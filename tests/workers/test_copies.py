@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def test_peaks_come_with_the_working_copy_and_go_with_it(
     assert split_one(context)
     ((key, duration_samples),) = query("SELECT working_copy_key, duration_samples FROM recordings")
     assert stored(context) == {"original", "working-2.flac", "working-2.dat"}
-    header = context.store.open(peaks_key(key)).read(24)
+    with closing(context.store.open(peaks_key(key))) as reader:
+        header = reader.read(24)
     assert struct.unpack("<iIiiIi", bytes(header)) == (2, 1, 16_000, 320, -(-duration_samples // 320), 1)
 
 

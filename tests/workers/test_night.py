@@ -7,6 +7,7 @@ import json
 import shutil
 import wave
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,8 @@ def test_a_night_from_due_to_report(
     assert [(row.subject, row.verdict) for row in verdicts] == [("one", "ok"), ("two", "ok")]
     assert query("SELECT night FROM quality_reports") == [(night,)]
     assert query("SELECT kind, recipient, night FROM messages") == [("report", "noa@example.org", night)]
-    assert b"<html" in bytes(media_store.open(f"quality/{night}/report.gl.html").read(2000))
+    with closing(media_store.open(f"quality/{night}/report.gl.html")) as reader:
+        assert b"<html" in bytes(reader.read(2000))
 
 
 def test_a_set_whose_folder_is_gone_or_broken_is_not_measured(
