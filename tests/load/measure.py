@@ -16,11 +16,13 @@ from tests.chaos.system import System
 from workers.queue import CONTROL_QUEUE, GPU_QUEUE, MEDIA_QUEUE, QUALITY_QUEUE
 
 MIB = 2**20
+DECODER = "speech.isolated"
+"""The module that a decoding process runs."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Of one part: its main process and all that it started."""
+    """Of one part: its main process and all that it started, but for decoders, which live for one recording each."""
 
     n_processes: int
     rss_bytes: int
@@ -144,13 +146,18 @@ class Sampler:
 
 
 def memory_of(pid: int) -> Memory | None:
-    """Of a process and all below it; None when it is gone."""
+    """Of a process and all below it; None when it is gone.
+
+    Not of the decoding processes: what lives for a second cannot grow, and whether a look meets one or none is a
+    matter of chance that is larger than any growth (`make bench-media` measures them).
+    """
     found = []
     with suppress(psutil.NoSuchProcess):
         main = psutil.Process(pid)
         for process in (main, *main.children(recursive=True)):
             with suppress(psutil.NoSuchProcess):  # a server process whose client went meanwhile
-                found.append(process.memory_full_info())
+                if DECODER not in process.cmdline():
+                    found.append(process.memory_full_info())
     if not found:
         return None
     return Memory(
