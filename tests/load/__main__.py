@@ -14,7 +14,7 @@ import json
 import sys
 from pathlib import Path
 
-from tests.load.measure import percent, quarter
+from tests.load.measure import percent, warm_thirds
 from tests.load.run import Outcome, Plan, run
 
 
@@ -36,7 +36,7 @@ def _print(outcome: Outcome) -> None:
         f"\n{states}; {outcome.n_segments} segments; {outcome.audio_s / 3600:.2f} h of audio in "
         f"{outcome.wall_s:.0f} s: RTFx {outcome.rtfx:.1f}, {per_s:.2f} recordings/s"
     )
-    print("\nMiB: median of the second quarter, of the last, and growth\n")
+    print("\nMiB, once warm: median of the first third, of the last, and growth\n")
     print(f"{'part':16}{'processes':>10}{'resident':>24}{'shares divided':>24}{'anonymous':>24}{'peak':>8}")
     for one in outcome.growth:
         pairs = "".join(
@@ -44,9 +44,9 @@ def _print(outcome: Outcome) -> None:
             for first, last in (one.rss_mib, one.pss_mib, one.anonymous_mib)
         )
         print(f"{one.part:16}{one.n_processes:10}{pairs}{one.peak_pss_mib:8.1f}")
-    print("\nmedians of the second quarter and of the last")
+    print("\nmedians of the same thirds")
     for name in ("n_unsplit", "n_splitting", "n_untranscribed", "n_transcribing"):
-        values = [sorted(getattr(one, name) for one in quarter(outcome.samples, n)) for n in (2, 4)]
+        values = [sorted(getattr(one, name) for one in third) for third in warm_thirds(outcome.samples)]
         print(f"  {name:16}" + "".join(f"{found[len(found) // 2]:6}" for found in values))
     print(f"\nlog lines above INFO: {sum(outcome.events.values())}")
     for (part, reason), n in sorted(outcome.expected.items()):

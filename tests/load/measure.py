@@ -16,6 +16,8 @@ from tests.chaos.system import System
 from workers.queue import CONTROL_QUEUE, GPU_QUEUE, MEDIA_QUEUE, QUALITY_QUEUE
 
 MIB = 2**20
+WARM_UP_S = 100.0
+"""Connections, caches and the first rounds of PostgreSQL's autovacuum, one a minute, are over then."""
 DECODER = "speech.isolated"
 """The module that a decoding process runs."""
 
@@ -54,7 +56,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Growth:
-    """A part's memory in the second quarter of a run and in the last, medians."""
+    """A part's memory early in a warm run and at its end, medians: see `warm_thirds`."""
 
     part: str
     n_processes: int
@@ -169,33 +171,37 @@ def memory_of(pid: int) -> Memory | None:
 
 
 def growth_of(samples: Sequence[Sample]) -> list[Growth]:
-    """How each part's memory grew. Caches and imports of a beginning are over after a quarter of the run."""
-    second, last = quarter(samples, 2), quarter(samples, 4)
-    parts = [part for part in second[0].memory if all(part in one.memory for one in (*second, *last))]
+    """How each part's memory grew, once the run was warm."""
+    early, last = warm_thirds(samples)
+    parts = [part for part in early[0].memory if all(part in one.memory for one in (*early, *last))]
     return [
         Growth(
             part,
             round(_median(one.memory[part].n_processes for one in last)),
-            _pair(second, last, lambda one, part=part: one.memory[part].rss_bytes),  # type: ignore[misc]
-            _pair(second, last, lambda one, part=part: one.memory[part].pss_bytes),  # type: ignore[misc]
-            _pair(second, last, lambda one, part=part: one.memory[part].anonymous_bytes),  # type: ignore[misc]
+            _pair(early, last, lambda one, part=part: one.memory[part].rss_bytes),  # type: ignore[misc]
+            _pair(early, last, lambda one, part=part: one.memory[part].pss_bytes),  # type: ignore[misc]
+            _pair(early, last, lambda one, part=part: one.memory[part].anonymous_bytes),  # type: ignore[misc]
             max(one.memory[part].pss_bytes for one in samples if part in one.memory) / MIB,
         )
         for part in parts
     ]
 
 
-def quarter(samples: Sequence[Sample], number: int) -> list[Sample]:
-    """The samples of the first, second, third or fourth quarter of the time."""
+def warm_thirds(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """The samples of the first and of the last third of the time after a quarter of the run, or `WARM_UP_S` if that is
+    longer, but at most half of the run."""
     end = samples[-1].at_s
-    found = [one for one in samples if (number - 1) * end / 4 <= one.at_s <= number * end / 4]
-    return found or [samples[-1]]
+    start = max(end / 4, min(WARM_UP_S, end / 2))
+    third = (end - start) / 3
+    early = [one for one in samples if start <= one.at_s <= start + third]
+    last = [one for one in samples if end - third <= one.at_s]
+    return early or [samples[-1]], last
 
 
 def _pair(
-    second: Sequence[Sample], last: Sequence[Sample], size: Callable[[Sample], int]
+    early: Sequence[Sample], last: Sequence[Sample], size: Callable[[Sample], int]
 ) -> tuple[float, float]:
-    return _median(map(size, second)) / MIB, _median(map(size, last)) / MIB
+    return _median(map(size, early)) / MIB, _median(map(size, last)) / MIB
 
 
 def _median(values: Iterable[float]) -> float:

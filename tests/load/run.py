@@ -26,7 +26,7 @@ from tests.chaos import checks
 from tests.chaos.submission import BROADCASTERS, Submission
 from tests.chaos.system import DEMO_MODEL, System, numbered
 from tests.load.logs import Line, above_info
-from tests.load.measure import Growth, Sample, Sampler, growth_of
+from tests.load.measure import WARM_UP_S, Growth, Sample, Sampler, growth_of
 from tests.load.media import source_of, write_material
 
 LOOK_S = 0.5
@@ -34,7 +34,7 @@ REPORT_S = 30.0
 SETTLE_S = 120.0
 """What is done behind the work (indexing, the last sweep) has so long."""
 STEADY_PERCENT = 5.0
-STEADY_AFTER_S = 300.0
+STEADY_AFTER_S = 2 * WARM_UP_S
 """Growth of a shorter run says nothing: its caches are still being filled."""
 
 Say = Callable[[str], None]

@@ -58,18 +58,19 @@ def test_lines_above_info_are_found_in_every_kind_of_log(tmp_path: Path) -> None
     assert [line.part for line in found if line.reason] == ["valkey"]
 
 
-def test_growth_is_that_between_the_second_quarter_and_the_last() -> None:
+def test_growth_is_that_of_a_warm_run() -> None:
     # a beginning that grows fast, then a leak of 1 MiB a sample in one part
-    def at(number: int) -> Sample:
+    def at(number: int, at_s: float) -> Sample:
         steady = Memory(1, *(3 * [min(100, 20 * number) * MIB]))
         leaking = Memory(2, *(3 * [(100 + number) * MIB]))
-        return Sample(float(number), {"api": steady, "gpu-worker": leaking}, 0, 0, 0, 0, 0, {})
+        return Sample(at_s, {"api": steady, "gpu-worker": leaking}, 0, 0, 0, 0, 0, {})
 
-    api, worker = growth_of([at(number) for number in range(101)])
-    assert (api.part, api.percent) == ("api", 0)
-    # medians of 25..50 and of 75..100
-    assert worker.pss_mib == (137.5, 187.5)
-    assert worker.percent == pytest.approx(100 * (187.5 / 137.5 - 1))
+    # of 1,000 s a quarter is left out, of 200 s half, of 40 s as much
+    for sample_s, early, last in ((10, 137.5, 187.5), (2, 158.0, 192.0), (0.4, 158.0, 192.0)):
+        api, worker = growth_of([at(number, number * sample_s) for number in range(101)])
+        assert (api.part, api.percent) == ("api", 0)
+        assert worker.pss_mib == (early, last)
+        assert worker.percent == pytest.approx(100 * (last / early - 1))
 
 
 def test_memory_is_that_of_a_process_and_all_below_it() -> None:
