@@ -22,10 +22,10 @@ NOISE_BLOCK = 65_536
 """Samples of noise before it comes again: 4 s."""
 STRETCH = (0.9, 1.12)
 WARP = (0.9, 1.1)
-COLOUR = 1.2
+COLOUR = 0.8
 """Spread of the curve added to the bands, in natural logarithms: 1 is 4.3 dB."""
-BAND_MASKS, BAND_MASK_WIDTH = 2, 10
-MASKED_S, MASK_FRAMES = 1.5, 12
+BAND_MASKS, BAND_MASK_WIDTH = 2, 7
+MASKED_S, MASK_FRAMES = 2.5, 10
 """One moment left out for so many seconds, of so many frames at most."""
 
 

@@ -58,11 +58,13 @@ class FlatParameters:
         if self._computed is not self.masters:
             self._computed.copy_(self.masters)
 
-    def take_gradient(self) -> torch.Tensor:
-        """The gradient gathered since the last call, float32; what is gathered next starts from 0."""
-        taken = self._gradients.float() if self._gradients.dtype != torch.float32 else self._gradients.clone()
+    def take_gradient(self, into: torch.Tensor) -> None:
+        """Put the gradient gathered since the last call in `into`, float32; what is gathered next starts from 0.
+
+        Into memory that is there already: fresh memory for each step costs more than the conversion.
+        """
+        into.copy_(self._gradients)
         self._gradients.zero_()
-        return taken
 
     def step(self, gradient: torch.Tensor, rate: float, n_done: int) -> None:
         """One step of AdamW, and of the average.

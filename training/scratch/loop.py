@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,10 @@ class Losses:
     ctc: float
     phonemes: float
     guide: float
+
+
+N_LOSSES = len(fields(Losses)) - 1
+"""All but the step."""
 
 
 def rate_at(settings: Settings, step: int) -> float:
@@ -99,16 +103,18 @@ def train(
     save_at = _spread(settings.n_steps, settings.n_checkpoints) | {end}
     look_at = _spread(settings.n_steps, settings.n_looks)
     n_skipped = 0
+    # the losses travel with the gradient: one exchange
+    told = torch.zeros(len(flat.masters) + N_LOSSES, device=device)
+    gradient = told[: len(flat.masters)]
     for batch in loader.batches(range(step, end), shards, n_workers=_n_workers(device)):
         weights = weights_at(settings, step)
         batch = batch.to(device)
         total, parts = _losses(network, batch, weights, settings)
         torch.autograd.backward(total)
-        gradient = flat.take_gradient()
-        # the losses travel with the gradient: one exchange
-        told = torch.cat([gradient, torch.stack([total.detach().float(), *parts]).to(device)])
+        flat.take_gradient(gradient)
+        told[len(gradient) :] = torch.stack([total.detach().float(), *parts])
         exchange(told)
-        gradient, numbers = told[: len(gradient)], told[len(gradient) :].tolist()
+        numbers = told[len(gradient) :].tolist()
         norm = float(gradient.norm())
         if math.isfinite(norm):
             gradient *= min(1.0, settings.max_norm / (norm + 1e-6))
