@@ -145,6 +145,34 @@ def test_a_checkpoint_of_other_settings_is_refused(speech: Path, tmp_path: Path)
         run(job(speech, tmp_path, settings=replace(SETTINGS, peak_rate=1e-4)))
 
 
+def test_a_training_that_goes_too_slowly_is_shortened(speech: Path, tmp_path: Path) -> None:
+    run(job(speech, tmp_path / "late", until=4))
+    shorter = replace(SETTINGS, shortened=(4, 8))
+    run(job(speech, tmp_path / "late", settings=shorter))
+    run(job(speech, tmp_path / "at once", settings=shorter))
+    late, at_once = (read_losses(tmp_path / name / LOSSES) for name in ("late", "at once"))
+    assert len(late) == shorter.end == 8
+    assert late == at_once
+    # what was done after the step from which it is to be shorter cannot be undone
+    run(job(speech, tmp_path / "too late", until=8))
+    with pytest.raises(TrainingFailed, match="other settings"):
+        run(job(speech, tmp_path / "too late", settings=shorter))
+
+
+def test_a_shortened_schedule_ends_where_the_whole_one_does() -> None:
+    whole = Settings(n_steps=1000)
+    shorter = replace(whole, shortened=(300, 500))
+    assert [shorter.phase_at(step) for step in range(300)] == [whole.phase_at(step) for step in range(300)]
+    assert shorter.phase_at(499)[0] == len(whole.phases) - 1
+    assert rate_at(shorter, 499) == pytest.approx(whole.final_rate, rel=0.05)
+    bounds = shorter.phase_bounds()
+    assert bounds[-1][1] == 500
+    for step in range(500):
+        assert bounds[shorter.phase_at(step)[0]][0] <= step
+    with pytest.raises(ValueError, match="FIRST < END"):
+        replace(whole, shortened=(500, 300))
+
+
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(speech: Path, tmp_path: Path) -> None:
     run(job(speech, tmp_path / "one", until=3))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 DEFAULT_OUT = Path("build/demo-model")
@@ -33,6 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
     parser.add_argument("--until", type=int, help="stop the training after so many steps; measure nothing")
     parser.add_argument(
+        "--shorten",
+        metavar="FIRST:END",
+        help="from step FIRST on run through the rest of the schedule by step END, on a machine that is slower than "
+        "planned; FIRST is at or after the newest checkpoint",
+    )
+    parser.add_argument(
         "--beside",
         type=Path,
         action="append",
@@ -49,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         settings = Settings.of_minutes(wanted.minutes, seed=wanted.seed)
+        if wanted.shorten:
+            settings = replace(settings, shortened=_steps(wanted.shorten))
         hours = wanted.minutes * HOURS_PER_MINUTE
         found = build(Build(wanted.out, settings, hours, wanted.device, wanted.dtype, wanted.until))
         if wanted.beside and found:
@@ -60,6 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
+
+
+def _steps(text: str) -> tuple[int, int]:
+    try:
+        first, end = (int(part) for part in text.split(":"))
+    except ValueError as error:
+        raise ValueError(f"--shorten {text}: give two steps as FIRST:END, such as 1000:3000") from error
+    return first, end
 
 
 if __name__ == "__main__":

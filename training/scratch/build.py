@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -87,8 +87,8 @@ def build(wanted: Build) -> dict[str, Measured]:
             n_processes=wanted.n_processes,
         )
     )
-    if wanted.until is not None and wanted.until < settings.n_steps:
-        log.info("build_stopped", step=wanted.until, n_steps=settings.n_steps)
+    if wanted.until is not None and wanted.until < settings.end:
+        log.info("build_stopped", step=wanted.until, n_steps=settings.end)
         return {}
     found = measure(model, test_sets(wanted.test_sets), device=wanted.device)
     _write_json(wanted.out / MEASURED, {name: asdict(one) for name, one in found.items()})
@@ -243,11 +243,13 @@ def install(out: Path, *, over: Path = INSTALLED, device: str = "auto") -> None:
 
 
 def _same_settings(path: Path, settings: Settings) -> None:
-    """Keep the settings with the build; those of another build are not gone on with."""
-    mine = json.loads(json.dumps(asdict(settings)))
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != mine:
+    """Keep the settings with the build; those of another build are not gone on with, but a build may be shortened."""
+    mine = settings.as_json()
+    allowed = (mine, replace(settings, shortened=None).as_json())
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) not in allowed:
         raise BuildError(
-            f"{path.parent} holds a build of other settings: give its --minutes and --seed, or another --out"
+            f"{path.parent} holds a build of other settings: give its --minutes, --seed and --shorten, or another "
+            f"--out"
         )
     _write_json(path, mine)
 

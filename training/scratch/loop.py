@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,10 @@ N_LOSSES = len(fields(Losses)) - 1
 def rate_at(settings: Settings, step: int) -> float:
     """Learning rate: up in a line, then down as a cosine."""
     warm_up = max(1, round(settings.n_steps * settings.warm_up_share))
-    if step < warm_up:
-        return settings.peak_rate * (step + 1) / warm_up
-    share = (step - warm_up) / max(1, settings.n_steps - warm_up)
+    place = settings.place(step)
+    if place < warm_up:
+        return settings.peak_rate * (place + 1) / warm_up
+    share = (place - warm_up) / max(1, settings.n_steps - warm_up)
     return settings.final_rate + (settings.peak_rate - settings.final_rate) * 0.5 * (
         1 + math.cos(math.pi * share)
     )
@@ -99,9 +100,9 @@ def train(
     step = _resume(flat, settings, folder)
     if is_first:
         _cut_losses(folder / LOSSES, step)
-    end = min(settings.n_steps, until or settings.n_steps)
-    save_at = _spread(settings.n_steps, settings.n_checkpoints) | {end}
-    look_at = _spread(settings.n_steps, settings.n_looks)
+    end = min(settings.end, until or settings.end)
+    save_at = _spread(settings.end, settings.n_checkpoints) | {end}
+    look_at = _spread(settings.end, settings.n_looks)
     n_skipped = 0
     # the losses travel with the gradient: one exchange
     told = torch.zeros(len(flat.masters) + N_LOSSES, device=device)
@@ -164,7 +165,7 @@ def _save(flat: FlatParameters, settings: Settings, step: int, folder: Path) -> 
     unfinished = folder / f"{CHECKPOINT}.unfinished"
     torch.save({"step": step, "settings": settings.digest(), "flat": flat.state()}, unfinished)
     unfinished.replace(folder / CHECKPOINT)
-    log.info("checkpoint_written", step=step, n_steps=settings.n_steps)
+    log.info("checkpoint_written", step=step, n_steps=settings.end)
 
 
 def _resume(flat: FlatParameters, settings: Settings, folder: Path) -> int:
@@ -173,7 +174,10 @@ def _resume(flat: FlatParameters, settings: Settings, folder: Path) -> int:
     if not path.exists():
         return 0
     saved = torch.load(path, map_location=flat.masters.device, weights_only=True)
-    if saved["settings"] != settings.digest():
+    allowed = {settings.digest()}
+    if settings.shortened and saved["step"] <= settings.shortened[0]:
+        allowed.add(replace(settings, shortened=None).digest())
+    if saved["settings"] not in allowed:
         raise TrainingFailed(f"{path} is of other settings: give those again, or another --out")
     flat.load(saved["flat"])
     log.info("training_resumed", step=saved["step"])

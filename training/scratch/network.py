@@ -103,7 +103,7 @@ def new_model(config: Phi4MultimodalConfig, seed: int) -> Phi4MultimodalForCausa
 
 
 class _WideDepthwise(nn.Conv2d):
-    """A depthwise convolution that computes in float32, whatever its weights are.
+    """A depthwise convolution that computes in float32 and channel by channel, whatever its weights are.
 
     Its backward in bfloat16 takes six times as long on a CPU: 170 of the 540 ms of 50 s of audio.
     """
@@ -125,7 +125,8 @@ class _WideDepthwise(nn.Conv2d):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 (the name of the class above)
         bias = self.bias.float() if self.bias is not None else None
-        wide: torch.Tensor = self._conv_forward(input.float(), self.weight.float(), bias)
+        wide_input = input.float().contiguous(memory_format=torch.channels_last)
+        wide: torch.Tensor = self._conv_forward(wide_input, self.weight.float(), bias)
         return wide.to(input.dtype)
 
 

@@ -82,7 +82,7 @@ def run(job: Job) -> Path:
     device = job.device if job.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     dtype = job.dtype if job.dtype != "auto" else _faster_dtype(device)
     n_processes = 1 if device == "cuda" else job.n_processes
-    log.info("training_starts", device=device, dtype=dtype, processes=n_processes, steps=job.settings.n_steps)
+    log.info("training_starts", device=device, dtype=dtype, processes=n_processes, steps=job.settings.end)
     with _others(job, device, dtype, n_processes) as exchange:
         _train_part(job, device, dtype, 0, n_processes, exchange)
     return job.folder / MODEL
@@ -185,7 +185,7 @@ def _train_part(job: Job, device: str, dtype: str, rank: int, n_processes: int, 
         watched = [n for n, clip in enumerate(clips) if clip.split == "validation"][:N_WATCHED]
         if watched:
             found = watch(job.folder / MODEL, speech, watched, device)
-            log.info("validation_transcribed", step=step, n_steps=settings.n_steps, **found)
+            log.info("validation_transcribed", step=step, n_steps=settings.end, **found)
         log.info("training_goes_on", step=step, minutes=round((time.monotonic() - started) / 60, 1))
 
     train(

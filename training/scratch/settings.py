@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 N_SHARDS = 2
 """Each step's items come in this many parts: one for each process, or all for one process on a GPU."""
@@ -108,6 +109,28 @@ class Settings:
     """Spread over the steps; a killed build goes on from the newest."""
     n_looks: int = 5
     """How often the validation clips are transcribed on the way, to be watched."""
+    shortened: tuple[int, int] | None = None
+    """(first, end): from step `first` on what is left of the schedule is run through by step `end`, for a machine that
+    is slower than was planned."""
+
+    def __post_init__(self) -> None:
+        if self.shortened and not 0 <= self.shortened[0] < self.shortened[1] <= self.n_steps:
+            raise ValueError(
+                f"a training of {self.n_steps} steps cannot be shortened from step {self.shortened[0]} on to "
+                f"{self.shortened[1]}: give FIRST:END with 0 <= FIRST < END <= {self.n_steps}"
+            )
+
+    @property
+    def end(self) -> int:
+        """Steps that are done in all."""
+        return self.shortened[1] if self.shortened else self.n_steps
+
+    def place(self, step: int) -> float:
+        """Where in the schedule of `n_steps` a step (from 0) stands."""
+        if self.shortened is None or step < self.shortened[0]:
+            return step
+        first, end = self.shortened
+        return first + (step - first) * (self.n_steps - first) / (end - first)
 
     @classmethod
     def of_minutes(cls, minutes: float, *, seed: int = 1) -> Settings:
@@ -123,14 +146,19 @@ class Settings:
 
     def phase_at(self, step: int) -> tuple[int, float]:
         """Which phase `step` (from 0) lies in, and how far into it, 0 to 1."""
-        bounds = self.phase_bounds()
+        place = self.place(step)
+        bounds = self._planned_bounds()
         for number, (start, end) in enumerate(bounds):
-            if step < end:
-                return number, (step - start) / (end - start)
+            if place < end:
+                return number, (place - start) / (end - start)
         return len(bounds) - 1, 1.0
 
     def phase_bounds(self) -> list[tuple[int, int]]:
-        """First step of each phase, and the one after its last; none is empty."""
+        """First step of each phase, and the one after its last."""
+        return [(self._step_at(start), self._step_at(end)) for start, end in self._planned_bounds()]
+
+    def _planned_bounds(self) -> list[tuple[int, int]]:
+        """The same in the schedule of `n_steps`; none is empty."""
         total = sum(phase.share for phase in self.phases)
         bounds, start, done = [], 0, 0.0
         for phase in self.phases:
@@ -140,6 +168,20 @@ class Settings:
             start = end
         return bounds
 
+    def _step_at(self, place: int) -> int:
+        """The first step that stands at `place` or later."""
+        if self.shortened is None or place <= self.shortened[0]:
+            return place
+        first, end = self.shortened
+        return first - (-(place - first) * (end - first) // (self.n_steps - first))
+
+    def as_json(self) -> dict[str, Any]:
+        """For a file; what is not shortened does not say so."""
+        found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if self.shortened is None:
+            del found["shortened"]
+        return found
+
     def digest(self) -> str:
         """SHA-256 of all settings: a checkpoint of other settings is not gone on from."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()

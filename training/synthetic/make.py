@@ -91,8 +91,9 @@ def make_condition(
 ) -> Corpus:
     """A small corpus of news in one voice, one condition, or both: something new to fine-tune a model on.
 
-    Splits `train` of `minutes`, `validation` of a fifth of `test_minutes`, and `test` of `test_minutes`; no text is
-    in two of them, and those of `test` are in no training corpus.
+    Splits `train` of `minutes`, `validation` and `test` of `test_minutes` each: what is to choose settings by has to
+    be as large as what tells how good they were. No text is in two of them, and those of `test` are in no training
+    corpus.
 
     Args:
         voice: None draws one of the seen voices for each clip.
@@ -104,7 +105,7 @@ def make_condition(
     if condition not in CONDITIONS:
         raise ValueError(f"there is no condition {condition!r}: choose of {', '.join(CONDITIONS)}")
     rng = random.Random(f"{seed}/{voice}/{condition}")  # noqa: S311
-    left_s = {"train": minutes * 60, "validation": test_minutes * 12, "test": test_minutes * 60}
+    left_s = {"train": minutes * 60, "validation": test_minutes * 60, "test": test_minutes * 60}
     about = {"voice": str(voice or ""), "condition": condition, "minutes": minutes, "seed": seed}
     with CorpusWriter(folder, {**about, "espeak_ng": espeak_version()}) as writer:
         while any(left > 0 for left in left_s.values()):
