@@ -71,6 +71,22 @@ def test_an_unfinished_build_is_not_installed(made: Build, tmp_path: Path) -> No
     assert not (tmp_path / "demo").exists()
 
 
+def test_any_model_is_measured_as_a_build_is(
+    made: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--measure", str(INSTALLED), "--out", str(made.out), "--device", "cpu"]) == 0
+    assert "two sentences  2 clips: WER" in capsys.readouterr().out
+    assert main(["--measure", str(tmp_path), "--out", str(made.out), "--device", "cpu"]) == 1
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_steps_to_shorten_by_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--minutes", "10", "--out", str(tmp_path), "--shorten", "20"]) == 1
+    assert "FIRST:END" in capsys.readouterr().err
+    assert main(["--minutes", "10", "--out", str(tmp_path), "--shorten", "20:10"]) == 1
+    assert "FIRST < END" in capsys.readouterr().err
+
+
 def test_too_few_minutes_are_refused_with_a_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,15 +46,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=[],
         help="a finished build of another seed, for the card",
     )
+    parser.add_argument(
+        "--measure",
+        type=Path,
+        metavar="MODEL",
+        help="build nothing: measure another model on the test sets, which are made under --out where they are missing",
+    )
     parser.add_argument("--install", action="store_true", help="replace models/demo, if better everywhere")
     wanted = parser.parse_args(arguments)
 
     # torch and transformers take seconds: not for --help
-    from training.scratch.build import Build, BuildError, build, install, make_card, read_measured
+    from training.scratch.build import (
+        Build,
+        BuildError,
+        build,
+        install,
+        make_card,
+        measure_model,
+        read_measured,
+    )
     from training.scratch.loop import TrainingFailed
     from training.scratch.settings import HOURS_PER_MINUTE, Settings
 
     try:
+        if wanted.measure:
+            for name, one in measure_model(wanted.measure, wanted.out, device=wanted.device).items():
+                print(f"{name:14} {one.in_words()}")  # noqa: T201
+            return 0
         settings = Settings.of_minutes(wanted.minutes, seed=wanted.seed)
         if wanted.shorten:
             settings = replace(settings, shortened=_steps(wanted.shorten))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from speech.checkpoint import CheckpointError
 from speech.features import SAMPLE_RATE_HZ
 from speech.inspection import inspect_checkpoint
 from training.manifest import Manifest, Utterance
@@ -155,6 +156,18 @@ def test_sets(folder: Path) -> dict[str, HeldOut]:
     if SENTENCES.exists():
         found[FIRST_TRIAL] = HeldOut.of_manifest(first_trial_sentences())
     return found
+
+
+def measure_model(model: Path, out: Path, *, device: str = "auto") -> dict[str, Measured]:
+    """Measure any checkpoint on the test sets in `out`, as a build is measured.
+
+    Raises:
+        BuildError: the test sets cannot be made here, or the checkpoint cannot be opened.
+    """
+    try:
+        return measure(model, test_sets(Build(out, Settings(), 0.0).test_sets), device=device)
+    except CheckpointError as error:
+        raise BuildError(str(error)) from error
 
 
 def first_trial_sentences() -> Manifest:

@@ -34,6 +34,13 @@ class Measured:
     n_invented: int
     """Clips in which nothing is said and the model wrote something."""
 
+    def in_words(self) -> str:
+        """One line for people."""
+        if self.wer is None or self.wer_low is None or self.wer_high is None or self.cer is None:
+            return f"{self.n_clips} clips without speech, text for {self.n_invented}"
+        rates = f"WER {self.wer:.1%} ({self.wer_low:.1%} to {self.wer_high:.1%}), CER {self.cer:.1%}"
+        return f"{self.n_clips} clips: {rates}"
+
 
 def transcribe(engine: Phi4Engine, clips: Iterable[tuple[int, Clip]]) -> dict[int, str]:
     """Texts by key; a clip that cannot be transcribed has an empty one, and counts as all wrong."""

@@ -145,8 +145,8 @@ def _figures(tested: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     has_base = "base" in tested
     lines = [
         f"Word and character error rates (WER, CER) on the `{split}` split of the manifest, by greedy generation with "
-        f"Fonoteca's engine, both texts normalised by `BasicTextNormalizer`; 95 % intervals over speakers where they "
-        f"are known.",
+        f"Fonoteca's engine, both texts normalised by `BasicTextNormalizer`; 95 % intervals over speakers where "
+        "several are known, else over utterances.",
         "",
         "| dataset | utterances | words | WER | 95 % interval | CER |"
         + (" WER of the base |" if has_base else ""),

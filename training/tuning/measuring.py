@@ -37,7 +37,8 @@ class Written:
 
 @dataclass(frozen=True)
 class Rates:
-    """Error rates of some utterances. Fractions; intervals are 95 % ones over speakers where those are known."""
+    """Error rates of some utterances. Fractions; intervals are 95 % ones, over speakers where several are known, else
+    over utterances."""
 
     n_utterances: int
     n_failed: int
@@ -126,10 +127,12 @@ def rates_of(written: Sequence[Written]) -> Rates:
     Raises:
         evaluation.score.ScoreError: there are none.
     """
+    speakers = [one.speaker and (one.dataset, one.speaker) for one in written]
     found: Score = score(
         [one.reference for one in written],
         [one.text for one in written],
-        clusters=[one.speaker and (one.dataset, one.speaker) for one in written],
+        # one speaker says nothing about others: then the interval is about what else that one could have said
+        clusters=speakers if len(set(speakers)) > 1 else None,
     )
     return Rates(
         n_utterances=found.n_utterances,
