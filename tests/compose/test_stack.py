@@ -81,7 +81,7 @@ def test_it_starts_heals_and_stops_as_a_whole(home_with_cluster: Path) -> None:
     seen: list[tuple[str, str]] = []
     stack = Stack(
         home,
-        durable=False,
+        durable=True,  # the server is killed within a second of the migration, which must be found again
         services=(API, WORKER),
         migrate=MIGRATE,
         on_progress=lambda name, state: seen.append((name, state)),
