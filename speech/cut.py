@@ -47,10 +47,10 @@ class SplitSettings:
     """Runs nearer than this are one: stops and glottal closures are not pauses."""
     min_speech_ms: int = 96
     """A bridged run shorter than this is a click. Three windows; the shortest words are longer."""
-    pad_before_ms: int = 640
+    pad_before_ms: int = 400
     """Kept before each run. The detector hears a beginning late, most of all a faint one behind noise or music, since
     it remembers what was before."""
-    pad_after_ms: int = 240
+    pad_after_ms: int = 160
     """Kept after each run: endings fade. More than is needed invites models to write something there."""
     join_gap_ms: int = 700
     """Padded runs with at most this between them are one passage."""
