@@ -3,7 +3,7 @@
 The published model is a script that runs one window at a time (45 seconds of audio per second of one core) and wants
 torch. Most of it has no memory: only the LSTM does. So here the memoryless part runs over many windows at once, as
 matrix products, and the LSTM as one stream whose state is carried from block to block, in nine calls of numpy a
-window. The result is the script's own to within 1e-4, for any length.
+window. The result is the script's own to within 1e-4, for any length (unless it `forgets`).
 
 Three things make the products small. A windowed frame's Fourier transform sees sums and differences of the samples
 on both sides of the frame's middle, so two products of half the size give real and imaginary parts. A convolution over
@@ -260,8 +260,8 @@ class SpeechDetector:
             self._encoder.forget()
             self._hidden, self._cell = np.zeros((2, _WIDTH), np.float32)
             return np.zeros(len(windows), np.float32)
-        # One thread: two take twice the computing on matrices of this size for little time, and more speed comes from
-        # more processes. And numpy's products may warn of invalid values that are not in their operands.
+        # One thread: on busy cores two take several times the computing, and more speed comes from more processes. And
+        # numpy's products may warn of invalid values that are not in their operands.
         with _blas().limit(limits=1), np.errstate(all="ignore"):
             hidden = self._stream(self._encoder.encode(windows))
             logits = np.maximum(hidden, 0, out=hidden) @ self._model.out_weight + self._model.out_bias

@@ -32,6 +32,7 @@ from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+from tests.benchmarks.aim import Aim
 from tests.benchmarks.media_recordings import (
     FORMATS,
     by_name,
@@ -85,16 +86,6 @@ class Failed:
     format: str
     way: str
     reason: str
-
-
-@dataclass(frozen=True)
-class Aim:
-    """One aim and what came of it."""
-
-    what: str
-    wanted: str
-    found: str
-    met: bool
 
 
 @dataclass(frozen=True)

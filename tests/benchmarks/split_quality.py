@@ -31,6 +31,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
+from tests.benchmarks.aim import Aim
 from tests.benchmarks.split_material import BACKGROUNDS, LEVELS_DBFS, Material
 from tests.benchmarks.split_measures import Boundary, Found, FoundPiece, FoundWord, make_and_measure
 from tests.benchmarks.split_sounds import RATE_HZ
@@ -98,16 +99,6 @@ class Segments:
     n_boundaries_in_clips: int
     clip_hours: float
     clip_lost: float
-
-
-@dataclass(frozen=True)
-class Aim:
-    """One aim and what came of it."""
-
-    what: str
-    wanted: str
-    found: str
-    met: bool
 
 
 @dataclass(frozen=True)
