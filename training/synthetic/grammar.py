@@ -18,8 +18,8 @@ from training.synthetic.spoken import feminine, spoken_hour
 
 __all__ = ["NEWS_FILES", "contracted", "draw_sentence", "read_sections"]
 
-NEWS_FILES = ("news", "weather", "traffic", "sport", "culture", "talk")
-_WEIGHTS = (6, 2, 2, 2, 2, 3)
+NEWS_FILES = ("news", "weather", "traffic", "sport", "culture", "talk", "bulletin")
+_WEIGHTS = (6, 2, 2, 2, 2, 3, 6)
 _SLOT = re.compile(r"\{([a-z_]+)(\.f)?(?:\|(\d+) (\d+))?\}")
 
 _ARTICLES = ("o", "a", "os", "as")

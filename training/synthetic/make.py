@@ -41,7 +41,7 @@ class Recipe:
     seed: int = 1
     parts: Mapping[str, float] = field(
         default_factory=lambda: {
-            "news": 0.50, "prose": 0.24, "words": 0.12, "interface": 0.06, "fragments": 0.05, "nothing": 0.03,
+            "news": 0.54, "prose": 0.24, "words": 0.11, "interface": 0.04, "fragments": 0.04, "nothing": 0.03,
         }
     )  # fmt: skip
     """Share of the time of each part; parts that are left out are not made."""
