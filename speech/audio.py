@@ -43,9 +43,9 @@ from speech.errors import (
     NotMedia,
     UnsupportedCodec,
 )
-from speech.mono import SAMPLE_RATE_HZ, Samples
+from speech.mono import SAMPLE_RATE_HZ, Pcm, Samples
 from speech.timeline import Clock
-from speech.track_decoder import FailedSpan, TrackDecoder
+from speech.track_decoder import FailedSpan, TrackDecoder, packet_decoder
 from speech.wav import RangesReader, wav_claim
 
 __all__ = [
@@ -84,6 +84,8 @@ class Block:
 
     start_sample: int
     samples: Samples
+    pcm: Pcm | None = None
+    """The same in 16 bits, where that is what they were made from."""
 
 
 class SourceReader:
@@ -220,7 +222,9 @@ class MediaFile:
             whole_s = self.container.duration / 1_000_000
             believed_until_s = whole_s if is_credible(whole_s, self._size_bytes) else end_s
         clock = Clock(self.container, stream, believed_until_s, in_step=in_step)
-        return TrackDecoder(clock, name=self.name, end_s=end_s, unread_s=self._unread_s)
+        return TrackDecoder(
+            packet_decoder(stream), clock, name=self.name, end_s=end_s, unread_s=self._unread_s
+        )
 
     def packets(
         self, streams: Sequence[AudioStream], note_error: Callable[[], None]
@@ -235,7 +239,7 @@ class MediaFile:
             try:
                 for packet in self.container.demux(*streams):
                     n_errors = 0
-                    yield cast("Packet[AudioStream]", packet)
+                    yield packet  # type: ignore[misc]
                 return
             except IndexError:
                 # a packet, now read, of a track that began after the file was opened: not ours

@@ -39,17 +39,16 @@ class Span:
 class SplitSettings:
     """How recordings are cut. The defaults keep speech before they drop music: lost speech never comes back."""
 
-    speech_on: float = 0.3
+    speech_on: float = 0.15
     """Speech probability (0-1) that one window of a run must reach for the run to be speech."""
-    speech_off: float = 0.1
+    speech_off: float = 0.05
     """A run goes on, both ways, while the probability stays at or above this (0-1, at most `speech_on`)."""
     bridge_ms: int = 160
     """Runs nearer than this are one: stops and glottal closures are not pauses."""
     min_speech_ms: int = 96
     """A bridged run shorter than this is a click. Three windows; the shortest words are longer."""
     pad_before_ms: int = 400
-    """Kept before each run. The detector hears a beginning late, most of all a faint one behind noise or music, since
-    it remembers what was before."""
+    """Kept before each run. The detector hears a beginning late, most of all a faint one behind noise or music."""
     pad_after_ms: int = 160
     """Kept after each run: endings fade. More than is needed invites models to write something there."""
     join_gap_ms: int = 700

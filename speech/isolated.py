@@ -9,14 +9,16 @@ audio. Nothing that it sends is unpickled.
         R  position, count       wants bytes of the file; the parent answers length, bytes
         I  json                  MediaInfo, once
         B  16-bit samples        the next block, as the working copy will have it
-        T  track, float32 samples  an excerpt of one of several tracks
-        F  json                  failed spans, once, after the last block or excerpt
+        T  track, float32 samples  an excerpt of one of several tracks, before anything is told of the file
+        C                        no more excerpts; the parent answers length, json: a track, or null
+        F  json                  failed spans, once, after the last block
         E  json                  which error, and its words
 """
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import resource
@@ -28,7 +30,7 @@ import sys
 import time
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,12 +47,17 @@ from speech.tracks import open_reader, probe_tracks
 
 MAX_MESSAGE_BYTES = 4 << 20
 MAX_READ_BYTES = 4 << 20
+PIPE_BYTES = 1 << 20
+"""Half a minute of audio: so much the child may be ahead, where the system lets a pipe hold it."""
 _HEAD = struct.Struct("<cI")
 _WANTED = struct.Struct("<QI")
 _LENGTH = struct.Struct("<I")
 PR_SET_PDEATHSIG = 1
 """prctl(2)."""
 _TRACK = struct.Struct("<i")
+
+
+TrackChooser = Callable[[Iterable[tuple[int, Samples]]], int | None]
 
 
 @dataclass(frozen=True)
@@ -82,8 +89,11 @@ class IsolatedReader:
         *,
         name: str,
         audio_track: int | Literal["mix"] | None = None,
+        choose: TrackChooser | None = None,
         limits: DecodeLimits = DecodeLimits(),
     ) -> None:
+        """`choose` says which of several tracks is read, by excerpts of all; where it answers None, or the decoder dies
+        of them, that is the container's best."""
         self._name = name
         self._limits = limits
         self._n_samples = 0
@@ -91,8 +101,17 @@ class IsolatedReader:
         self._closing = ExitStack()
         try:
             order: dict[str, object] = {"audio_track": audio_track}
-            self._decoder = self._closing.enter_context(_Decoder(source, name, order, limits))
-            kind, content = self._decoder.next_message()
+            message: tuple[bytes, bytes] | None = None
+            if choose is not None:
+                self._decoder = self._closing.enter_context(
+                    _Decoder(source, name, order | {"compare": True}, limits)
+                )
+                message = self._chosen(choose, self._decoder.next_message())
+            if message is None:
+                self._closing.close()
+                self._decoder = self._closing.enter_context(_Decoder(source, name, order, limits))
+                message = self._decoder.next_message()
+            kind, content = message
             if kind != b"I":
                 raise DecoderCrashed(name, "the decoder sent audio before it said what the file is")
             told = json.loads(content)
@@ -100,6 +119,31 @@ class IsolatedReader:
         except BaseException:
             self._closing.close()
             raise
+
+    def _chosen(self, choose: TrackChooser, first: tuple[bytes, bytes]) -> tuple[bytes, bytes] | None:
+        """What the decoder says once it knows the track; None where it died of comparing them."""
+        if first[0] not in (b"T", b"C"):
+            return first
+        try:
+            self._decoder.answer(json.dumps(choose(self._excerpts(first))).encode())
+            return self._decoder.next_message()
+        except MediaError:
+            return None
+
+    def _excerpts(self, message: tuple[bytes, bytes]) -> Iterator[tuple[int, Samples]]:
+        """Of all tracks: see `speech.tracks.probe_tracks`."""
+        n_samples = 0
+        while message[0] != b"C":
+            kind, content = message
+            if kind != b"T" or len(content) < _TRACK.size or len(content) % 4:
+                raise DecoderCrashed(self._name, "the decoder answered with nonsense")
+            (track,) = _TRACK.unpack_from(content)
+            samples = np.frombuffer(content, np.float32, offset=_TRACK.size)
+            n_samples += len(samples)
+            if n_samples > self._limits.output_s * SAMPLE_RATE_HZ:
+                raise DecoderOverrun(self._name, f"it gives more than {self._limits.output_s} s of audio")
+            yield track, samples
+            message = self._decoder.next_message()
 
     def __enter__(self) -> Self:
         return self
@@ -126,29 +170,12 @@ class IsolatedReader:
                 return
             if kind != b"B" or len(content) % 2:
                 raise DecoderCrashed(self._name, "the decoder answered with nonsense")
-            block = Block(self._n_samples, from_int16(np.frombuffer(content, np.int16)))
+            pcm = np.frombuffer(content, np.int16)
+            block = Block(self._n_samples, from_int16(pcm), pcm)
             self._n_samples += len(block.samples)
             if self._n_samples > self._limits.output_s * SAMPLE_RATE_HZ:
                 raise DecoderOverrun(self._name, f"it gives more than {self._limits.output_s} s of audio")
             yield block
-
-
-def probe_isolated(
-    source: MediaSource, *, name: str, limits: DecodeLimits = DecodeLimits()
-) -> Iterator[tuple[int, Samples]]:
-    """`speech.tracks.probe_tracks` in a process of its own. Raises what `IsolatedReader` does."""
-    n_samples = 0
-    with _Decoder(source, name, {"probe": True}, limits) as decoder:
-        while (message := decoder.next_message())[0] != b"F":
-            kind, content = message
-            if kind != b"T" or len(content) < _TRACK.size or len(content) % 4:
-                raise DecoderCrashed(name, "the decoder answered with nonsense")
-            (track,) = _TRACK.unpack_from(content)
-            samples = np.frombuffer(content, np.float32, offset=_TRACK.size)
-            n_samples += len(samples)
-            if n_samples > limits.output_s * SAMPLE_RATE_HZ:
-                raise DecoderOverrun(name, f"it gives more than {limits.output_s} s of audio")
-            yield track, samples
 
 
 class _Decoder:
@@ -177,6 +204,9 @@ class _Decoder:
             assert self._child.stdout is not None
             self._to_child, self._from_child = self._child.stdin, self._child.stdout
             os.set_blocking(self._to_child.fileno(), False)
+            if sys.platform == "linux":
+                with suppress(OSError):  # this user's pipes are as large as they may be
+                    fcntl.fcntl(self._from_child, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
             order = order | {
                 "name": name,
                 "size_bytes": self._reader.size_bytes,
@@ -184,7 +214,7 @@ class _Decoder:
                 "parent_pid": os.getpid(),
                 "limits": asdict(limits),
             }
-            self._send(json.dumps(order).encode())
+            self.answer(json.dumps(order).encode())
         except BaseException:
             self._closing.close()
             raise
@@ -205,7 +235,7 @@ class _Decoder:
             if kind == b"R":
                 position, n_wanted = _WANTED.unpack(content)
                 self._reader.seek(position)
-                self._send(self._reader.read(min(n_wanted, MAX_READ_BYTES)))
+                self.answer(self._reader.read(min(n_wanted, MAX_READ_BYTES)))
             elif kind == b"E":
                 raise self._error(json.loads(content))
             else:
@@ -222,7 +252,8 @@ class _Decoder:
             return DecoderCrashed(self._name, "the decoder answered with nonsense")
         return known(self._name) if known is errors.EmptyMedia else known(self._name, told["reason"])
 
-    def _send(self, content: bytes) -> None:
+    def answer(self, content: bytes) -> None:
+        """Send what the child waits for."""
         rest = memoryview(_LENGTH.pack(len(content)) + content)
         descriptor = self._to_child.fileno()
         deadline = time.monotonic() + self._limits.stall_s
@@ -360,12 +391,16 @@ def decode_for_parent() -> None:
     else:
         source = _FileSource(order["descriptor"], order["size_bytes"])
     try:
-        if order.get("probe"):
-            for track, samples in probe_tracks(source, name=order["name"]):
-                _tell(to_parent, b"T", _TRACK.pack(track) + samples.tobytes())
-            _tell(to_parent, b"F", b"[]")
-            return
-        with open_reader(source, name=order["name"], audio_track=order["audio_track"]) as media:
+        name = order["name"]
+        with ExitStack() as closing:
+            media = closing.enter_context(open_reader(source, name=name, audio_track=order["audio_track"]))
+            if order.get("compare") and media.info.n_audio_tracks > 1:
+                closing.close()
+                for track, samples in probe_tracks(source, name=name):
+                    _tell(to_parent, b"T", _TRACK.pack(track) + samples.tobytes())
+                _tell(to_parent, b"C", b"")
+                chosen = json.loads(_heard(from_parent))
+                media = closing.enter_context(open_reader(source, name=name, audio_track=chosen))
             _tell(to_parent, b"I", json.dumps(asdict(media.info)).encode())
             for block in media.blocks():
                 _tell(to_parent, b"B", to_int16(block.samples).tobytes())

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from speech.vad import WEIGHTS_FILE
+from speech.silero import WEIGHTS_FILE
 
 
 def package_script() -> Any:

@@ -8,7 +8,7 @@ and it refuses tracks without a known layout, of which archives have many.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -27,14 +27,14 @@ _SHARES = {"FC": 1.0, "FL": 0.7071, "FR": 0.7071, "LFE": 0.0, "LFE2": 0.0}
 _OTHER_SHARE = 0.5
 
 Samples = npt.NDArray[np.float32]
+Pcm = npt.NDArray[np.int16]
 
 
 class Run:
     """Frames of one sample format that follow on one another, mixed to mono and resampled a second at a time."""
 
     def __init__(self, first: AudioFrame) -> None:
-        self._key = format_key(first)
-        self._rate_hz = first.sample_rate
+        self._rate_hz, self._format, self._layout = first.sample_rate, first.format.name, first.layout
         self._planar = first.format.is_planar
         self._shares = channel_shares([channel.name for channel in first.layout.channels])
         self._fifo = av.AudioFifo()
@@ -45,7 +45,11 @@ class Run:
 
     def takes(self, frame: AudioFrame) -> bool:
         """Whether a frame is of the same sample format, layout and rate."""
-        return format_key(frame) == self._key
+        return (
+            frame.sample_rate == self._rate_hz
+            and frame.layout == self._layout
+            and frame.format.name == self._format
+        )
 
     def push(self, frame: AudioFrame) -> bool:
         """Append a frame. Whether so much is together now that `drain` should be called."""
@@ -92,11 +96,6 @@ def _values(frame: AudioFrame) -> Sequence[npt.NDArray[Any]]:
     return list(frame.to_ndarray())
 
 
-def format_key(frame: AudioFrame) -> tuple[str, str, int]:
-    """What must be equal for frames to follow on one another."""
-    return frame.format.name, frame.layout.name, frame.sample_rate
-
-
 def channel_shares(names: list[str]) -> list[float]:
     """Each channel's share of the mix; they sum to 1.
 
@@ -122,11 +121,16 @@ def mix_channels(values: Sequence[npt.NDArray[Any]], shares: list[float], *, pla
         return mixed
     for channel, share in zip(channels[1:], shares[1:], strict=True):
         mixed += channel * np.float32(share)
-    # by einsum: a product of BLAS would start threads for a second of sound
-    powers = [float(np.einsum("i,i->", channel, channel)) for channel in channels]
-    if float(np.einsum("i,i->", mixed, mixed)) < CANCELLED**2 * max(powers):
+    powers = [_power(channel) for channel in channels]
+    if _power(mixed) < CANCELLED**2 * max(powers):
         return channels[int(np.argmax(powers))].copy()
     return mixed
+
+
+def _power(samples: Samples) -> float:
+    """Of some thousand samples, evenly taken: so few that a product of BLAS starts no threads for them."""
+    some = samples[:: max(1, len(samples) // 4096)]
+    return float(np.dot(some, some))
 
 
 def _in_full_scale(channel: npt.NDArray[Any]) -> Samples:
@@ -147,7 +151,7 @@ def _in_full_scale(channel: npt.NDArray[Any]) -> Samples:
     return samples
 
 
-def to_int16(samples: Samples) -> npt.NDArray[np.int16]:
+def to_int16(samples: Samples) -> Pcm:
     """Full scale 1.0 to 16 bits, rounded and clipped."""
     rounded: Samples = samples * np.float32(INT16_SCALE)
     np.rint(rounded, out=rounded)
@@ -155,6 +159,13 @@ def to_int16(samples: Samples) -> npt.NDArray[np.int16]:
     return rounded.astype(np.int16)
 
 
-def from_int16(samples: npt.NDArray[np.int16]) -> Samples:
+def as_int16(samples: Samples | Pcm) -> Pcm:
+    """`to_int16`, of what is not in 16 bits yet."""
+    return cast("Pcm", samples) if samples.dtype == np.int16 else to_int16(cast("Samples", samples))
+
+
+def from_int16(samples: Pcm) -> Samples:
     """16 bits to full scale 1.0: `to_int16` of it is `samples` again."""
-    return samples * np.float32(1 / INT16_SCALE)
+    scaled = samples.astype(np.float32)
+    scaled *= np.float32(1 / INT16_SCALE)
+    return scaled

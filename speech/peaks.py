@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speech.audio import SAMPLE_RATE_HZ, Samples
-from speech.mono import to_int16
+from speech.mono import Pcm, as_int16
 from speech.partial_file import PartialFile
 
 PEAK_SAMPLES = 320
@@ -33,9 +33,9 @@ class PeaksWriter(PartialFile):
         self._rest = np.empty(0, np.int16)
         self.n_pairs = 0
 
-    def write(self, samples: Samples) -> None:
+    def write(self, samples: Samples | Pcm) -> None:
         """Append 16 kHz mono samples, shape (n,); beyond [-1, 1) they are clipped, as in the working copy."""
-        joined = np.concatenate([self._rest, to_int16(samples)])
+        joined = np.concatenate([self._rest, as_int16(samples)])
         n_whole = len(joined) - len(joined) % PEAK_SAMPLES
         self._append(joined[:n_whole].reshape(-1, PEAK_SAMPLES))
         self._rest = joined[n_whole:].copy()

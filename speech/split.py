@@ -9,7 +9,6 @@ import json
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +16,18 @@ import numpy.typing as npt
 from speech.audio import FailedSpan, MediaSource
 from speech.containers import MediaInfo
 from speech.cut import FRAME_SAMPLES, CutPlan, Span, SplitSettings, plan_cuts
-from speech.errors import MediaError
-from speech.isolated import DecodeLimits, IsolatedReader, probe_isolated
+from speech.isolated import DecodeLimits, IsolatedReader
 from speech.levelling import Leveller
 from speech.mono import from_int16, to_int16
 from speech.peaks import PeaksWriter
 from speech.track_choice import TrackChoice, most_speech
 from speech.tracks import DecodedMedia, open_reader, probe_tracks
-from speech.vad import SpeechDetector
+from speech.vad import RecordingDetector
 from speech.working_copy import WorkingCopyWriter
 
 __all__ = ["DecodeLimits", "FailedSpan", "Span", "Split", "SplitSettings", "split_media", "splitter_version"]
 
-ALGORITHM = "silero6.2-minimum-3"
+ALGORITHM = "silero6.2-minimum-4"
 """Change it with anything that moves a boundary for the same settings."""
 
 
@@ -71,7 +69,7 @@ def split_media(
     subclass for a file that gives no audio; damage within a file is in `failed`.
     """
     leveller = Leveller()
-    detector = SpeechDetector(forgets=True)
+    detector = RecordingDetector()
     energies = _Energies()
     probabilities: list[npt.NDArray[np.float32]] = []
     with ExitStack() as closing:
@@ -80,13 +78,16 @@ def split_media(
         drawn = closing.enter_context(PeaksWriter(peaks)) if peaks is not None else None
         for block in media.blocks():
             # in 16 bits, as from a process of its own: cuts are a function of what the working copy holds
-            samples = from_int16(to_int16(block.samples)) if limits is None else block.samples
+            pcm, samples = block.pcm, block.samples
+            if pcm is None:
+                pcm = to_int16(samples)
+                samples = from_int16(pcm)
             energies.feed(samples)
             probabilities.append(detector.feed(leveller.feed(samples)))
             if copy is not None:
-                copy.write(samples)
+                copy.write(pcm)
             if drawn is not None:
-                drawn.write(samples)
+                drawn.write(pcm)
         probabilities.append(detector.feed(leveller.finish()))
         probabilities.append(detector.finish())
         n_samples, failed, info = media.n_samples, media.failed, media.info
@@ -106,27 +107,17 @@ def split_media(
 
 def _open(source: MediaSource, name: str, wanted: TrackChoice, limits: DecodeLimits | None) -> DecodedMedia:
     """A reader of the track that is wanted. Tracks are compared only where there are several."""
-    first = _reader(source, name, None if wanted == "auto" else wanted, limits)
+    audio_track = None if wanted == "auto" else wanted
+    if limits is not None:
+        choose = most_speech if wanted == "auto" else None
+        return IsolatedReader(source, name=name, audio_track=audio_track, choose=choose, limits=limits)
+    first = open_reader(source, name=name, audio_track=audio_track)
     if wanted != "auto" or first.info.n_audio_tracks < 2:
         return first
     with first:
         best = first.info.audio_track
-    probes = probe_isolated(source, name=name, limits=limits) if limits else probe_tracks(source, name=name)
-    try:
-        chosen = most_speech(probes)
-    except (
-        MediaError
-    ):  # the decoder died of another track, or of the seeking: the best may be read all the same
-        chosen = None
-    return _reader(source, name, best if chosen is None else chosen, limits)
-
-
-def _reader(
-    source: MediaSource, name: str, audio_track: int | Literal["mix"] | None, limits: DecodeLimits | None
-) -> DecodedMedia:
-    if limits is None:
-        return open_reader(source, name=name, audio_track=audio_track)
-    return IsolatedReader(source, name=name, audio_track=audio_track, limits=limits)
+    chosen = most_speech(probe_tracks(source, name=name))
+    return open_reader(source, name=name, audio_track=best if chosen is None else chosen)
 
 
 def check_tiling(split: Split) -> None:

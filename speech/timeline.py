@@ -48,8 +48,7 @@ class Clock:
         self._error_pending = False
         self._lost_s = 0.0
         self._shift_s = 0.0
-        self._good_bytes = 0
-        self._good_s = 0.0
+        self._good_bytes = self._good_ticks = 0
         self._tick_s = float(stream.time_base or 0)
         self._origin_s = container.start_time / 1_000_000 if container.start_time is not None else None
 
@@ -61,8 +60,8 @@ class Clock:
         """Note a packet before it is decoded: what lies between it and the one before was skipped."""
         if not self._skips or packet.pos is None or packet.pos < 0 or not packet.size:
             return
-        if self._next_byte is not None and self._good_bytes and self._good_s:
-            skipped_s = (packet.pos - self._next_byte) * self._good_s / self._good_bytes
+        if self._next_byte is not None and self._good_bytes and self._good_ticks:
+            skipped_s = (packet.pos - self._next_byte) * self._good_s_per_byte
             if skipped_s > (packet.duration or 0) * self._tick_s / 2:  # less is a tag, or padding
                 self.had_error = self._error_pending = True
                 self._shift_s += skipped_s
@@ -72,18 +71,30 @@ class Clock:
     def decoded(self, packet: Packet[AudioStream]) -> None:
         """Learn the bytes per second from a good packet."""
         self._good_bytes += packet.size
-        self._good_s += (packet.duration or 0) * self._tick_s
+        self._good_ticks += packet.duration or 0
 
     def lost(self, packet: Packet[AudioStream]) -> None:
         """Note a packet that did not decode. Where time is only counted, its size tells how long it was."""
         self.had_error = self._error_pending = True
         duration_s = (packet.duration or 0) * self._tick_s
         if self._counted and self._good_bytes:
-            by_size_s = packet.size * self._good_s / self._good_bytes
+            by_size_s = packet.size * self._good_s_per_byte
             if by_size_s > 2 * duration_s:
                 self._shift_s += by_size_s - duration_s
                 duration_s = by_size_s
         self._lost_s += duration_s
+
+    def follows(self, frame: AudioFrame) -> bool:
+        """Count `frame` if it follows on the one before, nothing lost between them, as nearly all do. Where it does
+        not, nothing is changed: see `hole_before`."""
+        pts = frame.pts
+        if pts is None or self._origin_s is None or self._error_pending or not self._started:
+            return False
+        gap_s = pts * self._tick_s - self._origin_s + self._shift_s - self.next_s
+        if not -JITTER_S <= gap_s <= JITTER_S:
+            return False
+        self.next_s += frame.samples / frame.sample_rate
+        return True
 
     def hole_before(self, frame: AudioFrame) -> float:
         """Seconds of zeros that belong before `frame`; 0.0 if it follows on. `reason` says what they are."""
@@ -100,7 +111,7 @@ class Clock:
         self.reason = "decode_error" if self._error_pending else "missing_audio"
         if not self._started and not self._error_pending:
             self.reason = None
-        if not self._follows(at_s, gap_s):
+        if not self._believes(at_s, gap_s):
             lost_s = min(self._lost_s, MAX_GAP_S)
             self._shift_s -= gap_s - lost_s
             gap_s = lost_s
@@ -113,7 +124,12 @@ class Clock:
         self._error_pending = False
         self._lost_s = 0.0
 
-    def _follows(self, at_s: float, gap_s: float) -> bool:
+    @property
+    def _good_s_per_byte(self) -> float:
+        """Of the packets that were decoded."""
+        return self._good_ticks * self._tick_s / self._good_bytes
+
+    def _believes(self, at_s: float, gap_s: float) -> bool:
         """Whether the file's clock can be believed; where not, the stream was spliced and goes on from here."""
         if gap_s < -JITTER_S:
             return False

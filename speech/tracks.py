@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, cast
 
 import av
 import numpy as np
-from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container.input import InputContainer
+from av.packet import Packet
 from av.stream import Discard
 
 from speech.audio import (
@@ -34,7 +34,7 @@ from speech.audio import (
 from speech.containers import MediaInfo, is_plausible, media_info
 from speech.errors import TracksApart, UnsupportedCodec
 from speech.mono import SAMPLE_RATE_HZ, Run, Samples, mix_channels
-from speech.track_decoder import TrackDecoder
+from speech.track_decoder import TrackDecoder, packet_decoder
 
 MICROSECONDS = 1_000_000
 """In a second: the unit of a container's own times."""
@@ -269,6 +269,7 @@ def _excerpt(
     container: InputContainer, streams: list[AudioStream], length_s: int
 ) -> Iterator[tuple[int, Samples]]:
     """The next seconds of each stream: (index in the container, samples)."""
+    decoders = {stream.index: packet_decoder(stream) for stream in streams}
     runs: dict[int, Run] = {}
     heard_s = dict.fromkeys((stream.index for stream in streams), 0.0)
     begun_s: float | None = None
@@ -279,14 +280,14 @@ def _excerpt(
                 begun_s = at_s if begun_s is None else begun_s
                 if at_s - begun_s > 2 * length_s:
                     break  # a track without packets here must not make this read the whole file
+            index = packet.stream.index
+            if index not in decoders:
+                continue  # of a track that began after the file was opened
             try:
-                frames = packet.decode()
+                frames = decoders[index](cast("Packet[AudioStream]", packet))
             except av.error.FFmpegError:
                 continue
-            index = packet.stream.index
             for frame in frames:
-                if not isinstance(frame, AudioFrame):
-                    continue
                 if not frame.samples or not frame.sample_rate or heard_s[index] >= length_s:
                     continue
                 if index not in runs or not runs[index].takes(frame):

