@@ -10,8 +10,8 @@ process of its own. At last one file of many hours, made by repeating packets, g
 - CPU seconds are user and system, of the process itself and of those it starts (the decoder; ffmpeg), without imports.
 - xRT is seconds of audio per second: per core, of CPU seconds; wall, of the clock's, which other work slows.
 - Peak memory is VmHWM of the process and the greatest of those it starts, summed, with Python and all libraries, which
-  counts libraries that both use twice: an upper bound. `together` is what they were seen to hold at one time with
-  shared pages counted once (Pss), which is compared with pydub's. MB are 10^6 bytes.
+  counts libraries that both use twice: an upper bound, which the aims are about. `together` is what they were seen to
+  hold at one time with shared pages counted once (Pss). MB are 10^6 bytes.
 - pydub needs ffmpeg: the system's, or that of `pip install imageio-ffmpeg`. Without, it reads wav alone, and the other
   formats are compared with that row, which spares pydub their decoding.
 
@@ -102,6 +102,8 @@ class Beside:
     times_as_fast_by_the_clock: float
     """Ours decodes and listens on two cores at once."""
     times_less_memory: float
+    """By the sums of peaks."""
+    times_less_memory_together: float
     """Held at one time, shared pages once."""
 
 
@@ -155,6 +157,7 @@ def beside_pydub(rows: Sequence[Row]) -> list[Beside]:
                     other.format,
                     row.xrt_per_core / other.xrt_per_core,
                     row.xrt_wall / other.xrt_wall,
+                    other.peak_mb / row.peak_mb,
                     other.peak_together_mb / row.peak_together_mb,
                 )
             )
@@ -205,7 +208,8 @@ def print_tables(rows: Sequence[Row | Failed], beside: Sequence[Beside], aims: S
     for one in beside:
         print(
             f"{one.format}: {one.times_as_fast:.1f} times as fast as pydub on {one.pydub_format} per core, "
-            f"{one.times_as_fast_by_the_clock:.1f} times by the clock"
+            f"{one.times_as_fast_by_the_clock:.1f} times by the clock; {one.times_less_memory:.1f} times less memory "
+            f"by the sums of peaks, {one.times_less_memory_together:.1f} times with shared pages once"
         )
     print()
     print(f"{'aim':<40}{'wanted':>12}{'found':>12}  met")

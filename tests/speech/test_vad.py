@@ -69,7 +69,7 @@ def test_each_chunk_of_a_recording_is_a_stream_that_began_a_little_before(long_s
         if not long_speech[start - CHUNK_SAMPLES : start].any():
             run_up = 0
         wanted = probabilities(long_speech[start - run_up : end])[run_up // WINDOW_SAMPLES :]
-        # the first window of a run-up has heard 4 ms more here
+        # the first window of a run-up has heard the 4 ms before it there, and nothing here
         np.testing.assert_allclose(found[number * 192 : (number + 1) * 192], wanted, atol=0.02)
 
 
