@@ -1,6 +1,6 @@
 """Speech probabilities and energies to spans: which samples become segments. Plain arithmetic, no audio.
 
-    probabilities -> runs of speech -> padded -> joined across short pauses (passages)
+    probabilities -> runs of speech -> padded -> joined across short pauses and doubts (passages)
                   -> passages over 25 s cut where the sound is weakest inside a window of lengths
                   -> short segments joined with a near neighbour
 
@@ -39,9 +39,9 @@ class Span:
 class SplitSettings:
     """How recordings are cut. The defaults keep speech before they drop music: lost speech never comes back."""
 
-    speech_on: float = 0.15
+    speech_on: float = 0.3
     """Speech probability (0-1) that one window of a run must reach for the run to be speech."""
-    speech_off: float = 0.05
+    speech_off: float = 0.1
     """A run goes on, both ways, while the probability stays at or above this (0-1, at most `speech_on`)."""
     bridge_ms: int = 160
     """Runs nearer than this are one: stops and glottal closures are not pauses."""
@@ -53,6 +53,11 @@ class SplitSettings:
     """Kept after each run: endings fade. More than is needed invites models to write something there."""
     join_gap_ms: int = 700
     """Padded runs with at most this between them are one passage."""
+    doubt_gap_ms: int = 5_000
+    """Runs with up to this between them are one passage where the detector doubts: it takes some voices in noise for
+    none, for seconds, but is sure of music."""
+    doubt: float = 0.03
+    """What the mean speech probability (0-1) of a doubt is at least."""
     short_ms: int = 10_000
     """Segments under this look for a neighbour to join."""
     short_join_gap_ms: int = 2500
@@ -117,7 +122,7 @@ def plan_cuts(
     runs = speech_runs(probabilities, duration_samples, settings)
     segments: list[Span] = []
     for region in complement(failed, duration_samples):
-        passages = _passages(runs, region, settings)
+        passages = _passages(runs, region, probabilities, settings)
         pieces = [
             piece for passage in passages for piece in _cut_long(passage, probabilities, energies, settings)
         ]
@@ -172,20 +177,34 @@ def _joined_holes(holes: Sequence[Span], duration_samples: int, min_samples: int
     return joined
 
 
-def _passages(runs: Sequence[Span], region: Span, settings: SplitSettings) -> list[Span]:
-    """Runs within `region`, padded and joined across short pauses; of any length."""
+def _passages(
+    runs: Sequence[Span], region: Span, probabilities: Floats, settings: SplitSettings
+) -> list[Span]:
+    """Runs within `region`, padded and joined across short pauses and doubts; of any length."""
     before = settings.pad_before_ms * SAMPLES_PER_MS
     after = settings.pad_after_ms * SAMPLES_PER_MS
     gap = settings.join_gap_ms * SAMPLES_PER_MS
     passages: list[Span] = []
+    last = region
     for run in _within(runs, region):
         start = max(region.start_sample, run.start_sample - before)
         end = min(region.end_sample, run.end_sample + after)
-        if passages and start - passages[-1].end_sample <= gap:
+        if passages and (
+            start - passages[-1].end_sample <= gap or _is_doubtful(last, run, probabilities, settings)
+        ):
             passages[-1] = Span(passages[-1].start_sample, end)
         else:
             passages.append(Span(start, end))
+        last = run
     return passages
+
+
+def _is_doubtful(before: Span, after: Span, probabilities: Floats, settings: SplitSettings) -> bool:
+    """Whether there may be speech between two runs that is like none to the detector."""
+    if after.start_sample - before.end_sample > settings.doubt_gap_ms * SAMPLES_PER_MS:
+        return False
+    between = probabilities[before.end_sample // WINDOW_SAMPLES : after.start_sample // WINDOW_SAMPLES]
+    return len(between) > 0 and float(between.mean()) >= settings.doubt
 
 
 def _within(runs: Sequence[Span], region: Span) -> list[Span]:

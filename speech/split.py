@@ -27,7 +27,7 @@ from speech.working_copy import WorkingCopyWriter
 
 __all__ = ["DecodeLimits", "FailedSpan", "Span", "Split", "SplitSettings", "split_media", "splitter_version"]
 
-ALGORITHM = "silero6.2-minimum-4"
+ALGORITHM = "silero6.2-minimum-5"
 """Change it with anything that moves a boundary for the same settings."""
 
 

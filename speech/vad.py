@@ -13,16 +13,16 @@ from speech.silero import WIDTH, WINDOW_SAMPLES, Encoder, Floats, Lstm, quiet_pr
 
 __all__ = ["WINDOW_SAMPLES", "RecordingDetector", "SpeechDetector"]
 
-_CHUNK_WINDOWS = 192
-"""6 s. Always the same, so that rounding does not depend on the caller's blocks."""
-RUN_UP_WINDOWS = 48
-"""1.5 s before a chunk, by which its LSTM knows what is going on."""
+CHUNK_WINDOWS = 96
+"""3 s. Always the same, so that rounding does not depend on the caller's blocks."""
+RUN_UP_WINDOWS = 24
+"""0.8 s before a chunk, by which its LSTM knows what is going on."""
 LANES = 8
 """Chunks side by side. With 8 a step of all costs three times a step of one."""
 
 
 class _Chunks:
-    """Audio in any portions to chunks of `_CHUNK_WINDOWS`; the last is shorter, filled up with zeros to a window."""
+    """Audio in any portions to chunks of `CHUNK_WINDOWS`; the last is shorter, filled up with zeros to a window."""
 
     def __init__(self) -> None:
         self._held: list[Floats] = []
@@ -32,13 +32,13 @@ class _Chunks:
         """The chunks that are whole now, (windows, 512) each."""
         self._held.append(samples)
         self._n_held += len(samples)
-        chunk_samples = _CHUNK_WINDOWS * WINDOW_SAMPLES
+        chunk_samples = CHUNK_WINDOWS * WINDOW_SAMPLES
         if self._n_held < chunk_samples:
             return []
         joined = np.concatenate(self._held)
         n_ready = self._n_held - self._n_held % chunk_samples
         self._held, self._n_held = [joined[n_ready:].copy()], self._n_held - n_ready
-        return list(joined[:n_ready].reshape(-1, _CHUNK_WINDOWS, WINDOW_SAMPLES))
+        return list(joined[:n_ready].reshape(-1, CHUNK_WINDOWS, WINDOW_SAMPLES))
 
     def finish(self) -> list[Floats]:
         """The rest, if any."""
@@ -82,7 +82,7 @@ class SpeechDetector:
 
 
 class RecordingDetector:
-    """`SpeechDetector` for hours: each chunk of 6 s is a stream of its own, which has heard `RUN_UP_WINDOWS` before it.
+    """`SpeechDetector` for hours: each chunk of 3 s is a stream of its own, which has heard `RUN_UP_WINDOWS` before it.
 
     Feed audio in any portions, then `finish`; the probabilities come out in order, one per 512 samples, `LANES` chunks
     at a time. Memory does not grow with the recording. Deterministic, whatever the portions. Chunks of digital silence
@@ -94,7 +94,7 @@ class RecordingDetector:
         self._encoder = Encoder(model)
         self._lstm = Lstm(model, LANES)
         self._chunks = _Chunks()
-        self._inputs = np.zeros((RUN_UP_WINDOWS + _CHUNK_WINDOWS, LANES, 4 * WIDTH), np.float32)
+        self._inputs = np.zeros((RUN_UP_WINDOWS + CHUNK_WINDOWS, LANES, 4 * WIDTH), np.float32)
         """Of each lane: what comes before its chunk, and the chunk."""
         self._run_up: Floats | None = None
         """Of the next chunk; None where it has none."""
@@ -106,12 +106,14 @@ class RecordingDetector:
 
     def feed(self, samples: Floats) -> Floats:
         """Take 16 kHz mono samples, shape (n,); return the probabilities that are ready, shape (n_windows,)."""
-        return _joined([found for chunk in self._chunks.feed(samples) for found in self._take(chunk)])
+        with quiet_products():
+            return _joined([found for chunk in self._chunks.feed(samples) for found in self._take(chunk)])
 
     def finish(self) -> Floats:
         """The probabilities of the rest; its last window is filled up with zeros."""
-        found = [found for chunk in self._chunks.finish() for found in self._take(chunk)]
-        return _joined([*found, *self._heard()])
+        with quiet_products():
+            found = [found for chunk in self._chunks.finish() for found in self._take(chunk)]
+            return _joined([*found, *self._heard()])
 
     def _take(self, chunk: Floats) -> list[Floats]:
         """Put (n, 512) into the next lane; the probabilities of all, if that was the last."""
@@ -126,8 +128,7 @@ class RecordingDetector:
                 self._anew.append(lane)
             else:
                 self._inputs[:RUN_UP_WINDOWS, lane] = self._run_up
-            with quiet_products():
-                inputs = self._lstm.inputs(self._encoder.encode(chunk))
+            inputs = self._lstm.inputs(self._encoder.encode(chunk))
             self._inputs[RUN_UP_WINDOWS : RUN_UP_WINDOWS + len(chunk), lane] = inputs
             self._run_up = inputs[-RUN_UP_WINDOWS:].copy()
         return self._heard() if len(self._lengths) == LANES else []
@@ -140,11 +141,10 @@ class RecordingDetector:
         self._lengths, self._silent, self._anew = [], [], []
         if len(silent) == len(lengths):
             return [np.zeros(length, np.float32) for length in lengths]
-        with quiet_products():
-            self._lstm.forget()
-            self._lstm.run(self._inputs[:RUN_UP_WINDOWS])
-            self._lstm.forget(anew)
-            found = self._lstm.probabilities(self._lstm.run(self._inputs[RUN_UP_WINDOWS:]))
+        self._lstm.forget()
+        self._lstm.run(self._inputs[:RUN_UP_WINDOWS])
+        self._lstm.forget(anew)
+        found = self._lstm.probabilities(self._lstm.run(self._inputs[RUN_UP_WINDOWS:]))
         found[:, silent] = 0
         return [found[:length, lane] for lane, length in enumerate(lengths)]
 

@@ -5,13 +5,17 @@
 Recordings of speech with pauses are made in five formats. Then, for each, the whole way of a media worker (decoding in
 a process of its own, speech, cuts, working copy, peaks) and the pydub way (`AudioSegment.from_file`, 16 kHz mono,
 `split_on_silence` with its defaults, silence being 16 dB below the recording's mean) run after one another, each in a
-process of its own. At last one file of many hours, made by repeating packets, goes our way alone.
+process of its own: ours, pydub's, and ours twice more, so that a disturbed moment does not decide about our few
+seconds beside pydub's ninety. At last one file of many hours, made by repeating packets, goes our way alone.
 
 - CPU seconds are user and system, of the process itself and of those it starts (the decoder; ffmpeg), without imports.
 - xRT is seconds of audio per second: per core, of CPU seconds; wall, of the clock's, which other work slows.
-- Peak memory is VmHWM of the process and the greatest of those it starts, summed, with Python and all libraries, which
-  counts libraries that both use twice: an upper bound, which the aims are about. `together` is what they were seen to
-  hold at one time with shared pages counted once (Pss). MB are 10^6 bytes.
+- Of our three runs the median by CPU seconds counts, with the greatest peaks of all; `runs` in the table is from where
+  to where they went.
+- Peak memory is VmHWM of the process and the greatest of those it starts, summed, with Python and all libraries: an
+  upper bound, as libraries that both use count twice, and the one that the bounds in MB are about. `together` is what
+  they were seen to hold at one time with shared pages counted once (Pss), which is what the machine had to give; by
+  it ours is compared with pydub's, and by the sums as well, without an aim. MB are 10^6 bytes.
 - pydub needs ffmpeg: the system's, or that of `pip install imageio-ffmpeg`. Without, it reads wav alone, and the other
   formats are compared with that row, which spares pydub their decoding.
 
@@ -29,7 +33,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -50,6 +54,8 @@ AIM_PEAK_MB = 200.0
 AIM_LONG_PEAK_MB = 300.0
 AIM_TIMES_PYDUB = 10.0
 """As fast, and less memory."""
+RUNS = 3
+"""Of our way on each recording."""
 LONG = "long"
 
 
@@ -67,6 +73,8 @@ class Row:
     peak_self_mb: float
     peak_children_mb: float
     peak_together_mb: float
+    runs_xrt_per_core: tuple[float, ...] = ()
+    """Of all runs, where this is the median of several."""
 
     @property
     def xrt_per_core(self) -> float:
@@ -102,9 +110,9 @@ class Beside:
     times_as_fast_by_the_clock: float
     """Ours decodes and listens on two cores at once."""
     times_less_memory: float
-    """By the sums of peaks."""
-    times_less_memory_together: float
     """Held at one time, shared pages once."""
+    times_less_memory_by_sums: float
+    """By the sums of peaks."""
 
 
 def make_all(folder: Path, names: Sequence[str], minutes: float, seed: int, long: tuple[str, float]) -> None:
@@ -144,6 +152,20 @@ def run_way(
     )
 
 
+def median_run(runs: Sequence[Row | Failed]) -> Row | Failed:
+    """The middle one of several runs of one way by CPU seconds, with the greatest peaks of all; a failure if one is."""
+    rows = sorted((row for row in runs if isinstance(row, Row)), key=lambda row: row.xrt_per_core)
+    if len(rows) < len(runs):
+        return next(row for row in runs if isinstance(row, Failed))
+    return replace(
+        rows[len(rows) // 2],
+        peak_self_mb=max(row.peak_self_mb for row in rows),
+        peak_children_mb=max(row.peak_children_mb for row in rows),
+        peak_together_mb=max(row.peak_together_mb for row in rows),
+        runs_xrt_per_core=tuple(row.xrt_per_core for row in rows),
+    )
+
+
 def beside_pydub(rows: Sequence[Row]) -> list[Beside]:
     """Each of our rows beside pydub's on the same format, or on wav where pydub could not read it."""
     pydub = {row.format: row for row in rows if row.way == "pydub"}
@@ -157,8 +179,8 @@ def beside_pydub(rows: Sequence[Row]) -> list[Beside]:
                     other.format,
                     row.xrt_per_core / other.xrt_per_core,
                     row.xrt_wall / other.xrt_wall,
-                    other.peak_mb / row.peak_mb,
                     other.peak_together_mb / row.peak_together_mb,
+                    other.peak_mb / row.peak_mb,
                 )
             )
     return found
@@ -192,16 +214,19 @@ def check_aims(rows: Sequence[Row | Failed], beside: Sequence[Beside]) -> list[A
 
 def print_tables(rows: Sequence[Row | Failed], beside: Sequence[Beside], aims: Sequence[Aim]) -> None:
     print(
-        f"{'recording':<10}{'way':<7}{'audio min':>10}{'CPU s self':>11}{'children':>9}{'xRT/core':>9}{'xRT wall':>9}"
-        f"{'MB self':>9}{'child':>7}{'sum':>7}{'together':>10}{'segments':>9}"
+        f"{'recording':<10}{'way':<7}{'audio min':>10}{'CPU s self':>11}{'children':>9}{'xRT/core':>9}{'runs':>9}"
+        f"{'xRT wall':>9}{'MB self':>9}{'child':>7}{'sum':>7}{'together':>10}{'segments':>9}"
     )
     for row in rows:
         if isinstance(row, Failed):
             print(f"{row.format:<10}{row.way:<7}cannot read it: {row.reason}")
             continue
+        runs = (
+            f"{row.runs_xrt_per_core[0]:.0f}-{row.runs_xrt_per_core[-1]:.0f}" if row.runs_xrt_per_core else ""
+        )
         print(
             f"{row.format:<10}{row.way:<7}{row.audio_s / 60:>10.1f}{row.cpu_self_s:>11.1f}{row.cpu_children_s:>9.1f}"
-            f"{row.xrt_per_core:>9.0f}{row.xrt_wall:>9.0f}{row.peak_self_mb:>9.0f}{row.peak_children_mb:>7.0f}"
+            f"{row.xrt_per_core:>9.0f}{runs:>9}{row.xrt_wall:>9.0f}{row.peak_self_mb:>9.0f}{row.peak_children_mb:>7.0f}"
             f"{row.peak_mb:>7.0f}{row.peak_together_mb:>10.0f}{row.n_segments:>9}"
         )
     print()
@@ -209,7 +234,7 @@ def print_tables(rows: Sequence[Row | Failed], beside: Sequence[Beside], aims: S
         print(
             f"{one.format}: {one.times_as_fast:.1f} times as fast as pydub on {one.pydub_format} per core, "
             f"{one.times_as_fast_by_the_clock:.1f} times by the clock; {one.times_less_memory:.1f} times less memory "
-            f"by the sums of peaks, {one.times_less_memory_together:.1f} times with shared pages once"
+            f"with shared pages once, {one.times_less_memory_by_sums:.1f} times by the sums of peaks"
         )
     print()
     print(f"{'aim':<40}{'wanted':>12}{'found':>12}  met")
@@ -269,13 +294,16 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[Row | Failed]:
     for name in arguments.formats:
         path = made_recording(folder, name, minutes, seed)
         print(f"{name}: {path.stat().st_size / MB:.0f} MB, {by_name(name).about}", file=sys.stderr)
-        rows.append(run_way("ours", name, path))
+        ours = [run_way("ours", name, path)]
         if not pydub_minutes:
+            rows += ours
             continue
         if name != "wav" and ffmpeg is None:
             rows.append(Failed(name, "pydub", "there is no ffmpeg (pip install imageio-ffmpeg)"))
         else:
             rows.append(run_way("pydub", name, path, minutes=part, ffmpeg=ffmpeg))
+        ours += [run_way("ours", name, path) for _ in range(RUNS - 1)]
+        rows.insert(len(rows) - 1, median_run(ours))
     if arguments.hours:
         path = made_long_recording(folder, arguments.long_format, minutes, seed, arguments.hours)
         found = run_way("ours", arguments.long_format, path)

@@ -121,6 +121,17 @@ def test_short_neighbours_join_and_far_ones_do_not() -> None:
     assert len(plan.segments) == 2
 
 
+@pytest.mark.parametrize(("between", "gap_s", "n_segments"), [(0.05, 4, 1), (0.01, 4, 2), (0.05, 8, 2)])
+def test_what_the_detector_doubts_is_kept_for_seconds(between: float, gap_s: int, n_segments: int) -> None:
+    """Some voices in noise are like none to it in the midst of a sentence. Music is not."""
+    probabilities, energies, duration = flat(60, 0.0)
+    first, after = 15 * SECOND // WINDOW_SAMPLES, (15 + gap_s) * SECOND // WINDOW_SAMPLES
+    probabilities[:first] = probabilities[after : 2 * after] = 1.0
+    probabilities[first:after] = between
+    settings = SplitSettings(target_ms=60_000, max_ms=60_000)
+    assert len(plan_cuts(probabilities, energies, duration, [], settings).segments) == n_segments
+
+
 def test_a_sliver_between_holes_is_failed() -> None:
     holes = [Span(5 * SECOND, 6 * SECOND), Span(6 * SECOND + 1000, 7 * SECOND)]
     plan = plan_cuts(*flat(20, 1.0), holes, SplitSettings())

@@ -11,11 +11,11 @@ from threadpoolctl import threadpool_info
 
 from speech.make_vad_weights import package_script, package_weights
 from speech.silero import WEIGHTS_FILE, WINDOW_SAMPLES
-from speech.vad import RUN_UP_WINDOWS, RecordingDetector, SpeechDetector
+from speech.vad import CHUNK_WINDOWS, RUN_UP_WINDOWS, RecordingDetector, SpeechDetector
 from tests.speech.media_files import Floats, demo_sentence
 
 Detector = type[SpeechDetector] | type[RecordingDetector]
-CHUNK_SAMPLES = 192 * WINDOW_SAMPLES
+CHUNK_SAMPLES = CHUNK_WINDOWS * WINDOW_SAMPLES
 
 
 def probabilities(samples: Floats, portion: int = 10**9, kind: Detector = SpeechDetector) -> Floats:
@@ -63,14 +63,16 @@ def test_portions_do_not_matter(long_speech: Floats, kind: Detector) -> None:
 
 def test_each_chunk_of_a_recording_is_a_stream_that_began_a_little_before(long_speech: Floats) -> None:
     found = probabilities(long_speech, kind=RecordingDetector)
-    for number in range(-(-len(long_speech) // CHUNK_SAMPLES)):
-        start, end = number * CHUNK_SAMPLES, (number + 1) * CHUNK_SAMPLES
+    wanted = []
+    for start in range(0, len(long_speech), CHUNK_SAMPLES):
         run_up = min(start, RUN_UP_WINDOWS * WINDOW_SAMPLES)
         if not long_speech[start - CHUNK_SAMPLES : start].any():
             run_up = 0
-        wanted = probabilities(long_speech[start - run_up : end])[run_up // WINDOW_SAMPLES :]
-        # the first window of a run-up has heard the 4 ms before it there, and nothing here
-        np.testing.assert_allclose(found[number * 192 : (number + 1) * 192], wanted, atol=0.02)
+        alone = probabilities(long_speech[start - run_up : start + CHUNK_SAMPLES])
+        wanted.append(alone[run_up // WINDOW_SAMPLES :])
+    # the first window of a run-up has heard the 4 ms before it there, and nothing here, which few windows tell;
+    # one window more or less of run-up moves a hundredth of them by 0.06, none at all by 0.4
+    assert np.quantile(np.abs(found - np.concatenate(wanted)), 0.99) < 0.025
 
 
 @pytest.mark.parametrize("kind", [SpeechDetector, RecordingDetector])
