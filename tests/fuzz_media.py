@@ -2,7 +2,9 @@
 
     python -m tests.fuzz_media --n 2000 --seed 1
 
-Decoding runs in this process, so that a crash is a crash. `damaged` and `outcome` are what `make test` runs a few of.
+Decoding runs in this process, so that a crash is a crash. With `--worker` each file goes the whole way of a media
+worker instead: decoding in a process of its own, speech, cuts, working copy and peaks. `damaged` and the outcomes are
+what `make test` runs a few of.
 """
 
 from __future__ import annotations
@@ -13,11 +15,15 @@ import io
 import random
 import resource
 import sys
+import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 
 from speech.audio import MediaReader
-from speech.errors import MediaError
+from speech.errors import DecoderCrashed, MediaError
+from speech.split import DecodeLimits, split_media
+from speech.working_copy import read_span
 from tests.speech.format_matrix import FORMATS, made
 
 MAX_SECONDS = 20.0
@@ -82,12 +88,36 @@ def outcome(content: bytes) -> str:
     return code
 
 
+def worker_outcome(content: bytes) -> str:
+    """The same of a media worker's whole way. A decoder that died is an AssertionError, though a worker outlives it."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy, peaks = Path(folder) / "copy.flac", Path(folder) / "peaks.dat"
+        source = io.BytesIO(content)
+        try:
+            split = split_media(source, name="fita", working_copy=copy, peaks=peaks, limits=DecodeLimits())
+        except MediaError as error:
+            code = error.code if str(error).startswith("fita: ") else ""
+            reason = error.reason
+        else:
+            assert len(read_span(copy, 0, split.duration_samples)) == split.duration_samples
+            assert peaks.exists(), "peaks are missing"
+            return "with holes" if split.failed else "whole"
+        assert code, "the error does not name the file"
+        assert code != DecoderCrashed.code, f"the decoder crashed: {reason}"
+        assert not list(Path(folder).iterdir()), "something of a file that failed was left"
+        return code
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=2000, help="how many files")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="begin at this file, to see one again")
+    parser.add_argument(
+        "--worker", action="store_true", help="a media worker's whole way, with a process for each"
+    )
     arguments = parser.parse_args()
+    read = worker_outcome if arguments.worker else outcome
     faulthandler.enable()
     outcomes: Counter[str] = Counter()
     bad: list[str] = []
@@ -98,7 +128,7 @@ def main() -> int:
         faulthandler.dump_traceback_later(120, exit=True)
         began = time.monotonic()
         try:
-            outcomes[outcome(content)] += 1
+            outcomes[read(content)] += 1
         except Exception as error:
             bad.append(f"{number} {what}: {type(error).__name__}: {error}")
         took_s = time.monotonic() - began

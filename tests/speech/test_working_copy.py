@@ -50,6 +50,21 @@ def test_random_spans_the_start_and_the_end_are_exact(samples: Floats, copy: Pat
     np.testing.assert_array_equal(read_span(copy, 5, 9), as_kept(samples[5:9]))
 
 
+@pytest.mark.parametrize("n_samples", [1, 1000, 1152, 1153, 5167, 8811, 9216, 9217, 12_508, 20_031, 65_025])
+def test_short_copies_and_the_last_moments_are_exact(n_samples: int, tmp_path: Path) -> None:
+    """A span may begin in the last frames, and be read after one that ended there."""
+    rng = np.random.default_rng(n_samples)
+    samples = (rng.standard_normal(n_samples) * 0.1).astype(np.float32)
+    with WorkingCopyWriter(tmp_path / "copy.flac") as writer:
+        writer.write(samples)
+    starts = [0, *range(max(0, n_samples - 5000), n_samples, 97), n_samples - 1]
+    spans = [Span(start, min(n_samples, start + 700)) for start in starts]
+    for span, found in zip(spans, read_spans(tmp_path / "copy.flac", spans), strict=True):
+        np.testing.assert_array_equal(found, as_kept(samples[span.start_sample : span.end_sample]))
+        alone = read_span(tmp_path / "copy.flac", span.start_sample, span.end_sample)
+        np.testing.assert_array_equal(alone, found)
+
+
 def test_a_span_is_read_without_the_file(copy: Path) -> None:
     class Counting(io.FileIO):
         n_bytes = n_reads = 0
