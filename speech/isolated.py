@@ -49,7 +49,7 @@ MAX_MESSAGE_BYTES = 4 << 20
 MAX_READ_BYTES = 4 << 20
 PIPE_BYTES = 1 << 20
 """Half a minute of audio: so much the child may be ahead, where the system lets a pipe hold it."""
-KEEPING = {"MALLOC_TRIM_THRESHOLD_": str(32 << 20), "MALLOC_MMAP_THRESHOLD_": str(8 << 20)}
+MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(32 << 20), "MALLOC_MMAP_THRESHOLD_": str(8 << 20)}
 """Has glibc keep the blocks that it will be asked for again: else the child gives each second of audio back to the
 system and gets it anew, with 110,000 page faults an hour of audio, a quarter of a second."""
 _HEAD = struct.Struct("<cI")
@@ -198,7 +198,7 @@ class _Decoder:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"} | KEEPING,
+                env={"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"} | MALLOC,
                 pass_fds=() if descriptor is None else (descriptor,),
                 start_new_session=True,  # Ctrl-C is the parent's to handle
             )

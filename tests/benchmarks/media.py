@@ -5,12 +5,12 @@
 Recordings of speech with pauses are made in five formats. Then, for each, the whole way of a media worker (decoding in
 a process of its own, speech, cuts, working copy, peaks) and the pydub way (`AudioSegment.from_file`, 16 kHz mono,
 `split_on_silence` with its defaults, silence being 16 dB below the recording's mean) run after one another, each in a
-process of its own: ours, pydub's, and ours twice more, so that a disturbed moment does not decide about our few
-seconds beside pydub's ninety. At last one file of many hours, made by repeating packets, goes our way alone.
+process of its own: ours twice, pydub's, and ours three times more, so that a disturbed moment does not decide about our
+few seconds beside pydub's ninety. At last one file of many hours, made by repeating packets, goes our way alone.
 
 - CPU seconds are user and system, of the process itself and of those it starts (the decoder; ffmpeg), without imports.
 - xRT is seconds of audio per second: per core, of CPU seconds; wall, of the clock's, which other work slows.
-- Of our three runs the median by CPU seconds counts, with the greatest peaks of all; `runs` in the table is from where
+- Of our runs the median by CPU seconds counts, with the greatest peaks of all; `runs` in the table is from where
   to where they went.
 - Peak memory is VmHWM of the process and the greatest of those it starts, summed, with Python and all libraries: an
   upper bound, as libraries that both use count twice, and the one that the bounds in MB are about. `together` is what
@@ -54,8 +54,8 @@ AIM_PEAK_MB = 200.0
 AIM_LONG_PEAK_MB = 300.0
 AIM_TIMES_PYDUB = 10.0
 """As fast, and less memory."""
-RUNS = 3
-"""Of our way on each recording."""
+RUNS_BEFORE, RUNS_AFTER = 2, 3
+"""Of our way on each recording, pydub's between them."""
 LONG = "long"
 
 
@@ -294,16 +294,14 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[Row | Failed]:
     for name in arguments.formats:
         path = made_recording(folder, name, minutes, seed)
         print(f"{name}: {path.stat().st_size / MB:.0f} MB, {by_name(name).about}", file=sys.stderr)
-        ours = [run_way("ours", name, path)]
-        if not pydub_minutes:
-            rows += ours
-            continue
-        if name != "wav" and ffmpeg is None:
-            rows.append(Failed(name, "pydub", "there is no ffmpeg (pip install imageio-ffmpeg)"))
-        else:
-            rows.append(run_way("pydub", name, path, minutes=part, ffmpeg=ffmpeg))
-        ours += [run_way("ours", name, path) for _ in range(RUNS - 1)]
-        rows.insert(len(rows) - 1, median_run(ours))
+        ours = [run_way("ours", name, path) for _ in range(RUNS_BEFORE)]
+        theirs: list[Row | Failed] = []
+        if pydub_minutes and name != "wav" and ffmpeg is None:
+            theirs.append(Failed(name, "pydub", "there is no ffmpeg (pip install imageio-ffmpeg)"))
+        elif pydub_minutes:
+            theirs.append(run_way("pydub", name, path, minutes=part, ffmpeg=ffmpeg))
+        ours += [run_way("ours", name, path) for _ in range(RUNS_AFTER)]
+        rows += [median_run(ours), *theirs]
     if arguments.hours:
         path = made_long_recording(folder, arguments.long_format, minutes, seed, arguments.hours)
         found = run_way("ours", arguments.long_format, path)
